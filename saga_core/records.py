@@ -1,0 +1,348 @@
+"""What crosses the boundary between the engine and a store: frozen records.
+
+Payloads (`data`, `step_input`, `input`, `output`, `payload`) are JSON text that a store keeps and
+returns to the letter and never parses. A store applies a record blindly; every rule of the saga
+was settled by `saga_core.decide` before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from uuid import UUID
+
+from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+
+__all__ = [
+    "DUE_NOW",
+    "Claims",
+    "Committed",
+    "Created",
+    "Due",
+    "Held",
+    "HistoryEntry",
+    "Lease",
+    "LeaseAction",
+    "NewEntry",
+    "NewSaga",
+    "Page",
+    "Query",
+    "Receipt",
+    "Registered",
+    "SagaExport",
+    "SagaRecord",
+    "SagaState",
+    "Signal",
+    "StoredSignal",
+    "Transition",
+    "Wakeup",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a saga is looked at again, by the store's clock: the earlier of the two that are set."""
+
+    delay: timedelta | None = None
+    at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay is None and self.at is None:
+            raise ValueError("Due needs a delay, a time or both")
+        if self.at is not None and self.at.tzinfo is None:
+            raise ValueError("Due.at needs a time zone")
+
+
+DUE_NOW = Due(delay=timedelta(0))
+
+
+class LeaseAction(Enum):
+    """What a commit does to the lease."""
+
+    KEEP = "keep"
+    """Holder and lease end stay as they are; `due` is not used."""
+    RELEASE = "release"
+    """Nobody holds the saga afterwards; it is due as `due` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who drives the saga after this write, and for how long without a renewal.
+
+    As the lease of a `Transition` it takes the saga over: `fence` rises unless `worker` is the
+    holder already.
+    """
+
+    worker: str
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaState:
+    """The part of a saga that its transitions rewrite. A store keeps each field as it is."""
+
+    status: SagaStatus
+    direction: Direction = Direction.FORWARD
+    """Also the lane that `claim_due` serves it in."""
+    active: bool = True
+    """Whether the saga holds its `aggregation_id`."""
+    step_id: str | None = None
+    """The step being done or undone; None once the saga has ended."""
+    step_index: int = 0
+    """For display: how many steps are done."""
+    step_input: str | None = None
+    token: UUID | None = None
+    """Made when a step begins in a direction; unchanged by retries, waits and takeovers."""
+    generation: int = 0
+    """Rises when a person or an event changes the step's input."""
+    attempt: int = 0
+    """Attempts that have failed in this step and direction."""
+    waiting_for: str | None = None
+    """The named thing whose arrival makes the saga due, if it waits for one."""
+    last_error: str | None = None
+    error_code: str | None = None
+    """The exception's type name, indexed by the store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """One thing that happened, to be appended to the saga's history."""
+
+    kind: EntryKind
+    step_id: str | None = None
+    attempt: int = 0
+    input: str | None = None
+    output: str | None = None
+    """Not None exactly when the entry is part of the saga's state (`SagaRecord.outputs`)."""
+    error: str | None = None
+    error_code: str | None = None
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry(NewEntry):
+    """An entry as the store holds it."""
+
+    seq: int
+    """Counts from 1 without gaps within a saga."""
+    version: int
+    """The version that the commit which wrote it made."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """Something sent to a saga. `event_id` is unique within the saga: a second one is a repeat."""
+
+    event_id: str
+    kind: SignalKind
+    payload: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSignal(Signal):
+    """A signal as the store holds it."""
+
+    seq: int
+    """Counts from 1 without gaps within a saga."""
+    at: datetime
+    consumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSaga:
+    """A saga to be written. Its first version is 1; its first fence is 1 with a lease, else 0."""
+
+    saga_id: UUID
+    """Made by the caller: the id of this write, so repeating it changes nothing."""
+    saga_name: str
+    definition_version: str
+    fingerprint: str
+    data: str
+    state: SagaState
+    aggregation_id: str | None = None
+    trace_id: str | None = None
+    tags: tuple[str, ...] = ()
+    lease: Lease | None = None
+    due: Due | None = None
+    """Used only without a lease; None for a saga that has ended."""
+    history: tuple[NewEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One change of a saga, applied whole or not at all."""
+
+    saga_id: UUID
+    expected_version: int
+    commit_id: UUID
+    """Made by the caller; stored with the history, so repeating the commit changes nothing."""
+    state: SagaState
+    lease: LeaseAction | Lease
+    due: Due | None = None
+    """Used only with `RELEASE`; None for a saga that is not looked at again by itself."""
+    seen: int
+    """The highest signal the decision knew; more than that in the inbox makes the saga due."""
+    history: tuple[NewEntry, ...]
+    """At least one entry."""
+    signals_in: tuple[Signal, ...] = ()
+    """Signals accepted by this very commit. They count as seen."""
+    consumed: tuple[str, ...] = ()
+    """Event ids used up by this commit, those in `signals_in` included."""
+    spawn: tuple[NewSaga, ...] = ()
+    """Sagas created by this commit."""
+    tags: tuple[str, ...] | None = None
+    """Replaces the saga's tags; None leaves them."""
+
+    def __post_init__(self) -> None:
+        if not self.history:
+            raise ValueError("a Transition needs at least one history entry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaRecord:
+    """A saga as the store held it at `now`."""
+
+    saga_id: UUID
+    saga_name: str
+    definition_version: str
+    fingerprint: str
+    data: str
+    state: SagaState
+    aggregation_id: str | None
+    trace_id: str | None
+    tags: tuple[str, ...]
+    version: int
+    """Rises by one with every commit and every claim: the compare-and-set value."""
+    fence: int
+    """Rises when the holder changes; what a step shows to the outside world."""
+    worker: str | None
+    """Who holds the lease, expired or not; None when nobody does."""
+    due_at: datetime | None
+    """With a worker, the lease's end; without, when the saga is looked at again."""
+    signals: int
+    """How many signals the inbox has ever had."""
+    seen: int
+    reclaims: int
+    """Claims from an expired lease since the last commit (or creation)."""
+    reclaimed: bool
+    """In an answer of `claim_due`: whether this claim took an expired lease. Else False."""
+    outputs: tuple[HistoryEntry, ...]
+    """The history entries that carry an output, oldest first."""
+    created_at: datetime
+    updated_at: datetime
+    now: datetime
+    """The store's time when this was read."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds a lease that has not expired."""
+        return self.worker is not None and self.due_at is not None and self.due_at > self.now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The answer to `create`."""
+
+    record: SagaRecord
+    created: bool
+    """False when a saga with this id was there already; `record` is then as it stands now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The answer to `commit`, the same for a repeat except `signals` and `held`."""
+
+    version: int
+    fence: int
+    signals: int
+    """How many signals the inbox has now."""
+    held: bool
+    """Whether the row still stands at `version`: nobody has committed or claimed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A saga that a worker believes to hold."""
+
+    saga_id: UUID
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a worker can drive. A claim takes a saga only if all three are equal."""
+
+    saga_name: str
+    definition_version: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """The answer to `claim_due`."""
+
+    records: tuple[SagaRecord, ...]
+    next_due: timedelta | None
+    """How long until some saga of the namespace falls due, lease ends included; None if none
+    will. Zero when work was left over. A hint: it may be too early, never too late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The answer to `signal`."""
+
+    accepted: bool
+    """False only when the saga has ended: nothing was stored."""
+    duplicate: bool
+    """A signal with this `event_id` was there already; nothing changed."""
+    held: bool
+    """Whether a worker held the saga, and so will see the signal at its next commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which sagas to list. Conditions that are set must all hold."""
+
+    statuses: tuple[SagaStatus, ...] = ()
+    saga_name: str | None = None
+    definition_version: str | None = None
+    aggregation_id: str | None = None
+    tag: str | None = None
+    error_code: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    overdue_by: timedelta | None = None
+    """Due, or with an expired lease, for at least this long."""
+    limit: int = 100
+    cursor: str | None = None
+    """What the previous page gave; opaque."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Sagas by creation, oldest first (ties by id). Their `outputs` are left empty."""
+
+    records: tuple[SagaRecord, ...]
+    cursor: str | None
+    """For the next page; None on the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaExport:
+    """Everything a store knows of one saga, for another store."""
+
+    record: SagaRecord
+    history: tuple[HistoryEntry, ...]
+    commit_ids: tuple[UUID | None, ...]
+    """The commit that wrote each history entry, in the same order; None for creation."""
+    inbox: tuple[StoredSignal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """A hint that something fell due in the namespace: claim now instead of later."""
+
+    namespace: str

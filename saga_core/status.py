@@ -1,0 +1,73 @@
+"""The words for where a saga stands."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+__all__ = ["Direction", "EntryKind", "SagaStatus", "SignalKind"]
+
+
+class SagaStatus(StrEnum):
+    """Where a saga stands, as its store holds it.
+
+    Terminal: `COMPLETED`, `COMPENSATED`, `FAILED`. Active, and so holding its aggregate id: all
+    others.
+    """
+
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    """Forward work waits: for a retry, a time or an event."""
+    COMPENSATING = "COMPENSATING"
+    """The rollback has begun and not ended, its waits included."""
+    STUCK = "STUCK"
+    """Needs a person; `last_error` says why."""
+    COMPLETED = "COMPLETED"
+    COMPENSATED = "COMPENSATED"
+    FAILED = "FAILED"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED})
+
+
+class Direction(IntEnum):
+    """Which way a saga goes. The number is also its lane in `WorkQueue.claim_due`."""
+
+    ROLLBACK = 0
+    FORWARD = 1
+
+
+class EntryKind(StrEnum):
+    """What one entry of a saga's history tells."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """The step failed for good."""
+    RETRYING = "retrying"
+    """An attempt failed and another will follow."""
+    SKIPPED = "skipped"
+    COMPENSATED = "compensated"
+    COMPENSATION_FAILED = "compensation_failed"
+    """The compensation failed for good; the saga is STUCK."""
+    COMPENSATION_RETRYING = "compensation_retrying"
+    EVENT = "event"
+    """`notify` was accepted."""
+    STUCK = "stuck"
+    RETRY_REQUESTED = "retry_requested"
+    COMPENSATION_REQUESTED = "compensation_requested"
+    ABORTED = "aborted"
+    REVIVED = "revived"
+    """A person brought a FAILED saga back; it holds its aggregate id again."""
+    COMMAND_IGNORED = "command_ignored"
+    """A command reached a saga whose state no longer allowed it."""
+
+
+class SignalKind(StrEnum):
+    """What lies in a saga's inbox."""
+
+    EVENT = "event"
+    ABORT = "abort"
+    COMPENSATE = "compensate"
