@@ -52,7 +52,7 @@ PROJECT = "saga"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-Identifier = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9_]{0,47}\Z")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 """A lower-case name that is safe as part of a table, schema or key name in every store."""
 
 
