@@ -292,7 +292,8 @@ def _register(plugin: object, what: str) -> pluggy.PluginManager:
     try:
         manager.register(plugin)
     except pluggy.PluginValidationError as error:
-        raise BackendConflictError(f"{what} has a hook with wrong parameters: {error}") from error
+        words = " ".join(str(error).split())
+        raise BackendConflictError(f"{what} has a hook with wrong parameters: {words}") from error
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():
             raise BackendConflictError(
@@ -331,9 +332,8 @@ def _own_modules(point: EntryPoint) -> set[str]:
 
 def _requirement(point: EntryPoint) -> str:
     """What to ask pip for: the distribution, with the extra that is called like the backend."""
-    extras = [] if point.dist is None else point.dist.metadata.get_all("Provides-Extra") or []
     name = _dist_name(point)
-    return f"{name}[{point.name}]" if point.name in extras else name
+    return f"{name}[{point.name}]" if point.name in _metadata(point, "Provides-Extra") else name
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -346,19 +346,19 @@ def _lacks(plugin: object, hook: str) -> str:
 
 
 def _dist_name(point: EntryPoint) -> str:
-    return _metadata(point, "Name") or "an unnamed distribution"
+    return next(iter(_metadata(point, "Name")), "an unnamed distribution")
 
 
 def _dist_version(point: EntryPoint) -> str:
-    return _metadata(point, "Version") or "?"
+    return next(iter(_metadata(point, "Version")), "?")
 
 
-def _metadata(point: EntryPoint, field: str) -> str | None:
-    """Read one field; a distribution without readable metadata is still listed."""
+def _metadata(point: EntryPoint, field: str) -> list[str]:
+    """Read a field of the distribution; one without readable metadata has none."""
     try:
-        return point.dist.metadata[field] if point.dist is not None else None
-    except (KeyError, OSError, TypeError, ValueError):
-        return None
+        return list(point.dist.metadata.get_all(field) or ()) if point.dist is not None else []
+    except (OSError, TypeError, ValueError):
+        return []
 
 
 def _origin(point: EntryPoint) -> str:
