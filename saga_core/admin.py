@@ -1,0 +1,191 @@
+"""`SagaAdmin`: what a person does when a saga does not end by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from saga_core.commands import Command
+from saga_core.decide import (
+    Aborted,
+    CompensationRequested,
+    Happened,
+    Operator,
+    RetryRequested,
+    SkipRequested,
+)
+from saga_core.engine import SagaEngine
+from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.live import LiveSaga
+from saga_core.names import check_label
+from saga_core.records import HistoryEntry, SagaRecord, Signal
+from saga_core.snapshot import SagaAdminSnapshot
+from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.waiting import wait_until_rest
+
+__all__ = ["SagaAdmin"]
+
+PAGE = 500
+
+
+class SagaAdmin:
+    """Looks into sagas and changes their course, each command with its actor and reason.
+
+    Every refusal is a `SagaStateError` that says which status it found and which it needs, and
+    changes nothing. Commands raise `SagaNotFoundError` for an unknown id, and
+    `SagaDefinitionError` if the saga's definition is not registered here or has changed.
+    """
+
+    def __init__(self, *, engine: SagaEngine) -> None:
+        self._engine = engine
+
+    async def get_saga(self, saga_id: UUID) -> SagaAdminSnapshot:
+        """Return everything the store knows of a saga."""
+        store = self._engine.store
+        record = await store.load(saga_id)
+        history: list[HistoryEntry] = []
+        while page := await store.history(
+            saga_id, after=history[-1].seq if history else 0, limit=PAGE
+        ):
+            history.extend(page)
+            if len(page) < PAGE:
+                break
+        inbox = await store.inbox(saga_id) if record.signals else ()
+        return SagaAdminSnapshot.of_all(record, history, inbox)
+
+    async def retry_step(
+        self,
+        saga_id: UUID,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Try the current step again, with its attempts counted anew.
+
+        From SUSPENDED or FAILED as long as no compensation has begun, and from STUCK, where the
+        step is tried again in the direction in which it got stuck. A FAILED saga takes its
+        aggregate again, or `ActiveSagaAlreadyExistsError` is raised. The saga is driven on in
+        this task, or with `wait=False` left to a worker.
+        """
+        by = _operator(actor, reason)
+
+        def retry(_: SagaRecord, live: LiveSaga) -> Happened:
+            state = live.state
+            missing = state.step_input is None and state.direction is Direction.FORWARD
+            needs_map = missing and state.step_id is not None
+            step = live.definition.step(state.step_id) if needs_map and state.step_id else None
+            return RetryRequested(by, uuid4(), None if step is None else live.map_input(step))
+
+        await intervene(self._engine, saga_id, retry, drive=wait)
+
+    async def skip_step(
+        self,
+        saga_id: UUID,
+        mock_output: Any = None,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Take `mock_output` for what the current step would have put out, and go on.
+
+        From SUSPENDED or STUCK, before compensation has begun. The output is validated against
+        the step's type (`PayloadError`). A later rollback undoes the step with this output. The
+        saga is driven on in this task, or with `wait=False` left to a worker.
+        """
+        by = _operator(actor, reason)
+
+        def skip(_: SagaRecord, live: LiveSaga) -> Happened:
+            if live.state.step_id is None:
+                # Refused by its status, whatever the output.
+                return SkipRequested(by, "null", uuid4(), None)
+            step = live.definition.step(live.state.step_id)
+            what = f"mock_output for step '{step.step_id}'"
+            if not _can_be_skipped(live):
+                return SkipRequested(by, "null", uuid4(), None)
+            output, value = step.output.roundtrip(
+                mock_output, what=what, limits=self._engine.limits
+            )
+            live.assume(step.step_id, output, value)
+            return SkipRequested(by, output, uuid4(), live.input_after(step))
+
+        await intervene(self._engine, saga_id, skip, drive=wait)
+
+    async def compensate_step(
+        self,
+        saga_id: UUID,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Begin the rollback, or go on with one that is stuck; refused if no step was completed.
+
+        From any status but COMPLETED and COMPENSATED. If somebody drives the saga, the command
+        is put into its inbox: the step in flight is finished and recorded, then the rollback
+        begins. `wait` drives the rollback in this task, or waits for whoever does.
+        """
+        by = _operator(actor, reason)
+
+        def compensate(_: SagaRecord, live: LiveSaga) -> Happened:
+            return CompensationRequested(by, uuid4())
+
+        while True:
+            try:
+                await intervene(self._engine, saga_id, compensate, drive=wait)
+            except HeldElsewhereError:
+                if not await self._send(saga_id, SignalKind.COMPENSATE, by):
+                    continue
+                if wait:
+                    await wait_until_rest(self._engine, saga_id, None)
+            return
+
+    async def abort(
+        self,
+        saga_id: UUID,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = False,
+    ) -> None:
+        """End the saga as FAILED without undoing anything. Refused once it has ended.
+
+        If somebody drives the saga, the command is put into its inbox: the step in flight is
+        cancelled, at the latest at the next renewal of the lease, a third of its length away.
+        The call returns once the command is stored, with `wait=True` once it took effect.
+        """
+        by = _operator(actor, reason)
+
+        def abort(_: SagaRecord, live: LiveSaga) -> Happened:
+            return Aborted(by)
+
+        while True:
+            try:
+                await intervene(self._engine, saga_id, abort, drive=False)
+            except HeldElsewhereError:
+                if not await self._send(saga_id, SignalKind.ABORT, by):
+                    continue
+                self._engine.interrupt(saga_id)
+                if wait:
+                    await wait_until_rest(self._engine, saga_id, None)
+            return
+
+    async def _send(self, saga_id: UUID, kind: SignalKind, by: Operator) -> bool:
+        """Put a command into the inbox; False if nobody was there any more to hear it."""
+        signal = Signal(event_id=str(uuid4()), kind=kind, payload=Command(by).encode())
+        receipt = await self._engine.store.signal(saga_id, signal)
+        return receipt.held
+
+
+def _can_be_skipped(live: LiveSaga) -> bool:
+    waits = live.state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
+    return waits and live.state.direction is Direction.FORWARD
+
+
+def _operator(actor: str | None, reason: str | None) -> Operator:
+    check_label(actor, "actor")
+    check_label(reason, "reason")
+    return Operator(actor=actor, reason=reason)
+
+

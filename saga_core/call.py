@@ -1,0 +1,152 @@
+"""Run a step's code: coroutines in the driver's task, plain functions in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from saga_core.step import CallShape, StepContext
+
+__all__ = ["Interrupt", "Interrupted", "StepCall", "StepTimeoutError"]
+
+
+class Interrupt(Enum):
+    """Why a running step was cancelled from outside."""
+
+    LEASE_LOST = "lease lost"
+    ABORTED = "aborted"
+
+
+class Interrupted(Exception):  # noqa: N818 - control flow, not an error
+    """The running step was cancelled, for `reason`; its outcome is not known."""
+
+    def __init__(self, reason: Interrupt) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class StepTimeoutError(TimeoutError):
+    """The step took longer than its timeout."""
+
+
+class StepCall:
+    """One place in which steps of one saga run, one at a time, and can be broken off."""
+
+    def __init__(self) -> None:
+        self._interrupt: Interrupt | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._context: StepContext | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._scope is not None
+
+    @property
+    def interrupt(self) -> Interrupt | None:
+        """What was asked of it by `break_off`, if anything."""
+        return self._interrupt
+
+    def break_off(self, reason: Interrupt) -> None:
+        """Cancel the running step, and let no further one begin. A lost lease is the last word."""
+        if self._interrupt is not Interrupt.LEASE_LOST:
+            self._interrupt = reason
+        if self._context is not None:
+            self._context._signal(cancelled=True, lease_lost=reason is Interrupt.LEASE_LOST)
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def heard(self) -> None:
+        """Let steps run again after the command behind an interrupt was looked at."""
+        if self._interrupt is Interrupt.ABORTED:
+            self._interrupt = None
+
+    async def run(
+        self,
+        shape: CallShape,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        context: StepContext,
+        timeout: float | None,  # noqa: ASYNC109 - the step's own limit, in seconds
+    ) -> Any:
+        """Call a step's method and return what it returns.
+
+        Raises `Interrupted` after `break_off`, `StepTimeoutError` after `timeout` seconds, and
+        else whatever the step raises. A coroutine is cancelled and awaited; a thread is asked by
+        `context.cancelled` and waited for. Cancelling the caller cancels the step the same way.
+        """
+        if self._interrupt is not None:
+            raise Interrupted(self._interrupt)
+        if shape.takes_context:
+            arguments = (*arguments, context)
+        self._context = context
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                self._scope = scope
+                if shape.is_async:
+                    return await function(*arguments)
+                return await _in_thread(function, arguments, context)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            if self._interrupt is not None:
+                raise Interrupted(self._interrupt) from None
+            raise StepTimeoutError(f"took longer than {timeout:g} s") from None
+        finally:
+            self._scope = None
+            self._context = None
+
+
+async def _in_thread(
+    function: Callable[..., Any], arguments: tuple[Any, ...], context: StepContext
+) -> Any:
+    """Run a plain function in a daemon thread of its own, with the caller's context variables.
+
+    A pool would let waiting steps starve others, and its threads would hold up the exit of a
+    process whose stop a step has outlasted.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    run = contextvars.copy_context().run
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = run(function, *arguments)
+        except StopIteration as error:
+            failure = RuntimeError(f"the step raised StopIteration: {error}")
+        except Exception as error:
+            failure = error
+        except BaseException as error:  # a thread can end neither the process nor its driver
+            failure = RuntimeError(f"the step raised {type(error).__name__}")
+            failure.__cause__ = error
+        try:
+            loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:
+            # The loop is closed: nobody waits for the step any more.
+            return
+
+    threading.Thread(target=work, name=f"saga-step-{context.step_id}", daemon=True).start()
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        context._signal(cancelled=True)
+        # The next attempt must not run beside this thread, so it is waited for.
+        while not future.done():
+            try:
+                await asyncio.wait({future})
+            except asyncio.CancelledError:
+                continue
+        if not future.cancelled():
+            future.exception()
+        raise

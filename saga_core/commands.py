@@ -1,0 +1,27 @@
+"""Commands that reach a saga through its inbox while somebody else drives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saga_core.codec import decode_json, encode_json
+from saga_core.decide import Operator
+
+__all__ = ["Command"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Who asked for it, and why; what is asked for is the signal's kind."""
+
+    by: Operator
+
+    def encode(self) -> str:
+        """Return the signal's payload."""
+        return encode_json({"actor": self.by.actor, "reason": self.by.reason}, what="command")
+
+    @classmethod
+    def decode(cls, payload: str) -> Command:
+        """Read a payload that `encode` has made."""
+        value = decode_json(payload, what="command")
+        return cls(Operator(actor=value["actor"], reason=value["reason"]))

@@ -1,0 +1,619 @@
+"""Every rule of a saga, once: (definition, state, what happened) -> decision.
+
+Pure: no await, no clock, no store, no randomness. Values that are made by chance or by user code
+(tokens, jitter, the next step's input) come in as part of what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import assert_never
+from uuid import UUID
+
+from saga_core.definition import SagaDefinition, StepSpec
+from saga_core.errors import SagaStateError
+from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
+from saga_core.status import Direction, EntryKind, SagaStatus
+
+__all__ = [
+    "Aborted",
+    "Compensated",
+    "CompensationFailed",
+    "CompensationRequested",
+    "Decision",
+    "EventArrived",
+    "Failure",
+    "Happened",
+    "Mapped",
+    "NextInput",
+    "Operator",
+    "Recorded",
+    "RetryRequested",
+    "SkipRequested",
+    "Started",
+    "StepDone",
+    "StepFailed",
+    "Undecodable",
+    "Unmappable",
+    "WorkerLost",
+    "decide",
+    "ignore_command",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed, fit to be stored: cut to size, without payload values."""
+
+    error: str
+    code: str
+    retryable: bool = True
+    unrecordable: bool = False
+    """The step ran, but what it put out cannot be stored: it counts as maybe done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A step that has an output on record. Without an input it was skipped before it ever ran."""
+
+    input: str | None
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The next step's input, ready to be stored."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmappable:
+    """The next step's input map raised, or what it returned cannot be stored."""
+
+    failure: Failure
+
+
+NextInput = Mapped | Unmappable
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who asked, and why."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    next_input: NextInput
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    input: str | None
+    output: str
+    token: UUID
+    """For the step that follows."""
+    next_input: NextInput | None
+    """None after the last step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    failure: Failure
+    token: UUID
+    """For the rollback, if one begins."""
+    jitter: float
+    """Uniform in [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compensated:
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationFailed:
+    failure: Failure
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class EventArrived:
+    """`notify` was called with the saga's token."""
+
+    event: str
+    next_input: NextInput
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    by: Operator
+    token: UUID
+    next_input: NextInput | None
+    """The current step's input where it has none yet, because its map had failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRequested:
+    by: Operator
+    output: str
+    token: UUID
+    next_input: NextInput | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationRequested:
+    by: Operator
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    by: Operator
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """Workers died, alone with this saga, as often as is allowed."""
+
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """What the store holds cannot be read with the registered definition."""
+
+    failure: Failure
+
+
+Happened = (
+    Started
+    | StepDone
+    | StepFailed
+    | Compensated
+    | CompensationFailed
+    | EventArrived
+    | RetryRequested
+    | SkipRequested
+    | CompensationRequested
+    | Aborted
+    | WorkerLost
+    | Undecodable
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to write, and whether the driver goes on."""
+
+    state: SagaState
+    history: tuple[NewEntry, ...]
+    drive: bool
+    """There is work to do at once."""
+    due: Due | None
+    """When a driver is needed again. Now, if there is work at once; None if by itself never."""
+
+
+def decide(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    happened: Happened,
+) -> Decision:
+    """Return what follows from what happened to a saga in this state.
+
+    `outputs` has the steps with an output, the one that `happened` brings included. Raises `SagaStateError`, which names the
+    status found and those that would do, for a request that the state does not allow.
+    """
+    match happened:
+        case Started(next_input, token):
+            return _begin(definition, state, outputs, definition.steps[0], next_input, token, ())
+        case StepDone():
+            return _step_done(definition, state, outputs, happened)
+        case StepFailed():
+            return _step_failed(definition, state, outputs, happened)
+        case Compensated():
+            return _compensated(definition, state, outputs, happened)
+        case CompensationFailed():
+            return _compensation_failed(definition, state, happened)
+        case EventArrived():
+            return _event_arrived(definition, state, outputs, happened)
+        case RetryRequested():
+            return _retry_requested(definition, state, outputs, happened)
+        case SkipRequested():
+            return _skip_requested(definition, state, outputs, happened)
+        case CompensationRequested():
+            return _compensation_requested(definition, state, outputs, happened)
+        case Aborted():
+            return _aborted(state, happened)
+        case WorkerLost(times):
+            error = f"worker lost {times} times in step '{state.step_id}'"
+            return _stuck(state, Failure(error=error, code="WorkerLost"))
+        case Undecodable(failure):
+            return _stuck(state, failure)
+        case _:
+            assert_never(happened)
+
+
+def ignore_command(state: SagaState, due: Due | None, *, reason: str) -> Decision:
+    """Return a decision that only records that a command came too late."""
+    entry = NewEntry(kind=EntryKind.COMMAND_IGNORED, step_id=state.step_id, reason=reason)
+    return Decision(state=state, history=(entry,), drive=False, due=due)
+
+
+# --- forward ------------------------------------------------------------------------------------
+
+
+def _begin(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    spec: StepSpec,
+    next_input: NextInput,
+    token: UUID,
+    history: tuple[NewEntry, ...],
+) -> Decision:
+    at_step = replace(
+        state,
+        status=SagaStatus.RUNNING,
+        direction=Direction.FORWARD,
+        active=True,
+        step_id=spec.step_id,
+        step_index=spec.index,
+        step_input=None,
+        token=token,
+        generation=0,
+        attempt=0,
+        waiting_for=None,
+        last_error=None,
+        error_code=None,
+    )
+    if isinstance(next_input, Unmappable):
+        return _fail_for_good(definition, at_step, outputs, next_input.failure, token, history)
+    return _go_on(replace(at_step, step_input=next_input.text), history)
+
+
+def _step_done(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    done: StepDone,
+) -> Decision:
+    spec = _current(definition, state)
+    entry = NewEntry(
+        kind=EntryKind.COMPLETED,
+        step_id=spec.step_id,
+        attempt=state.attempt + 1,
+        input=done.input,
+        output=done.output,
+    )
+    return _advance(definition, state, outputs, spec, done.next_input, done.token, entry)
+
+
+def _advance(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    spec: StepSpec,
+    next_input: NextInput | None,
+    token: UUID,
+    entry: NewEntry,
+) -> Decision:
+    if next_input is not None:
+        following = definition.steps[spec.index + 1]
+        return _begin(definition, state, outputs, following, next_input, token, (entry,))
+    finished = replace(
+        _ended(state, SagaStatus.COMPLETED),
+        step_id=None,
+        step_index=len(definition.steps),
+        last_error=None,
+        error_code=None,
+    )
+    return _rest(finished, (entry,))
+
+
+def _step_failed(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    failed: StepFailed,
+) -> Decision:
+    spec = _current(definition, state)
+    failure = failed.failure
+    attempt = state.attempt + 1
+    tried = replace(state, attempt=attempt)
+    delay = None
+    if failure.retryable and not failure.unrecordable:
+        delay = spec.retry_policy.delay_after(attempt, jitter=failed.jitter)
+    if delay is None:
+        return _fail_for_good(definition, tried, outputs, failure, failed.token, ())
+    waiting = replace(
+        tried,
+        status=SagaStatus.SUSPENDED if delay else SagaStatus.RUNNING,
+        last_error=failure.error,
+        error_code=failure.code,
+    )
+    return _retry(waiting, _failed_entry(EntryKind.RETRYING, waiting, failure), delay)
+
+
+def _fail_for_good(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    failure: Failure,
+    token: UUID,
+    history: tuple[NewEntry, ...],
+) -> Decision:
+    if failure.unrecordable:
+        # A rollback would skip a step that has happened, so a person has to look at it.
+        return _stuck(state, failure, history)
+    entries = (*history, _failed_entry(EntryKind.FAILED, state, failure))
+    at_fault = replace(state, last_error=failure.error, error_code=failure.code)
+    if not definition.compensate_on_failure:
+        return _rest(_ended(at_fault, SagaStatus.FAILED), entries)
+    return _roll_back(definition, at_fault, outputs, state.step_index, token, entries)
+
+
+# --- rollback -----------------------------------------------------------------------------------
+
+
+def _roll_back(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    before: int,
+    token: UUID,
+    history: tuple[NewEntry, ...],
+) -> Decision:
+    """Go on with the newest step before index `before` that was done and can be undone."""
+    for index in range(before - 1, -1, -1):
+        spec = definition.steps[index]
+        recorded = outputs.get(spec.step_id)
+        if recorded is not None and recorded.input is not None and spec.can_compensate:
+            undoing = replace(
+                state,
+                status=SagaStatus.COMPENSATING,
+                direction=Direction.ROLLBACK,
+                active=True,
+                step_id=spec.step_id,
+                step_index=spec.index,
+                step_input=None,
+                token=token,
+                generation=0,
+                attempt=0,
+                waiting_for=None,
+            )
+            return _go_on(undoing, history)
+    undone = replace(
+        _ended(state, SagaStatus.COMPENSATED),
+        direction=Direction.ROLLBACK,
+        step_id=None,
+        step_index=0,
+    )
+    return _rest(undone, history)
+
+
+def _compensated(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    done: Compensated,
+) -> Decision:
+    spec = _current(definition, state)
+    entry = NewEntry(
+        kind=EntryKind.COMPENSATED, step_id=spec.step_id, attempt=state.attempt + 1
+    )
+    return _roll_back(definition, state, outputs, spec.index, done.token, (entry,))
+
+
+def _compensation_failed(
+    definition: SagaDefinition, state: SagaState, failed: CompensationFailed
+) -> Decision:
+    spec = _current(definition, state)
+    failure = failed.failure
+    attempt = state.attempt + 1
+    tried = replace(
+        state,
+        status=SagaStatus.COMPENSATING,
+        attempt=attempt,
+        last_error=failure.error,
+        error_code=failure.code,
+    )
+    delay = None
+    if failure.retryable:
+        delay = spec.compensation_retry_policy.delay_after(attempt, jitter=failed.jitter)
+    if delay is None:
+        entry = _failed_entry(EntryKind.COMPENSATION_FAILED, tried, failure)
+        return _rest(replace(tried, status=SagaStatus.STUCK), (entry,))
+    return _retry(tried, _failed_entry(EntryKind.COMPENSATION_RETRYING, tried, failure), delay)
+
+
+# --- what people and events ask for -------------------------------------------------------------
+
+
+def _event_arrived(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    arrived: EventArrived,
+) -> Decision:
+    _require(state, "notify", state.status is SagaStatus.SUSPENDED, "SUSPENDED")
+    entry = NewEntry(
+        kind=EntryKind.EVENT, step_id=state.step_id, attempt=state.attempt, input=arrived.event
+    )
+    woken = replace(
+        state, status=SagaStatus.RUNNING, token=arrived.token, waiting_for=None
+    )
+    if isinstance(arrived.next_input, Unmappable):
+        failure = arrived.next_input.failure
+        return _fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
+    return _go_on(_with_input(woken, arrived.next_input), (entry,))
+
+
+def _retry_requested(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    asked: RetryRequested,
+) -> Decision:
+    status = state.status
+    rolling_back = state.direction is Direction.ROLLBACK
+    allowed = (
+        status is SagaStatus.SUSPENDED
+        or status is SagaStatus.STUCK
+        or (status is SagaStatus.FAILED and not rolling_back)
+    )
+    needed = "SUSPENDED, STUCK or FAILED"
+    if status is not SagaStatus.STUCK and rolling_back:
+        needed += ", before compensation has begun"
+    _require(state, "retry_step", allowed, needed)
+    entries = _asked(state, EntryKind.RETRY_REQUESTED, asked.by)
+    again = replace(
+        state,
+        status=SagaStatus.COMPENSATING if rolling_back else SagaStatus.RUNNING,
+        active=True,
+        token=asked.token,
+        attempt=0,
+        waiting_for=None,
+    )
+    if isinstance(asked.next_input, Unmappable):
+        failure = asked.next_input.failure
+        return _fail_for_good(definition, again, outputs, failure, asked.token, entries)
+    if asked.next_input is not None:
+        again = _with_input(again, asked.next_input)
+    return _go_on(again, entries)
+
+
+def _skip_requested(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    asked: SkipRequested,
+) -> Decision:
+    forward = state.direction is Direction.FORWARD
+    allowed = forward and state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
+    _require(state, "skip_step", allowed, "SUSPENDED or STUCK, before compensation has begun")
+    spec = _current(definition, state)
+    entry = NewEntry(
+        kind=EntryKind.SKIPPED,
+        step_id=spec.step_id,
+        attempt=state.attempt,
+        input=state.step_input,
+        output=asked.output,
+        actor=asked.by.actor,
+        reason=asked.by.reason,
+    )
+    return _advance(definition, state, outputs, spec, asked.next_input, asked.token, entry)
+
+
+def _compensation_requested(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    asked: CompensationRequested,
+) -> Decision:
+    allowed = state.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+    needed = "RUNNING, SUSPENDED, STUCK, FAILED or COMPENSATING"
+    _require(state, "compensate_step", allowed, needed)
+    if not outputs:
+        raise SagaStateError(
+            f"compensate_step: the saga is {state.status} and no step was completed, so there is "
+            f"nothing to undo. It needs at least one completed step; use abort to end it."
+        )
+    entries = _asked(state, EntryKind.COMPENSATION_REQUESTED, asked.by)
+    # In a rollback the current step is yet to be undone; forward it has not been done.
+    before = state.step_index + (1 if state.direction is Direction.ROLLBACK else 0)
+    return _roll_back(definition, state, outputs, before, asked.token, entries)
+
+
+def _aborted(state: SagaState, asked: Aborted) -> Decision:
+    needed = "RUNNING, SUSPENDED, COMPENSATING or STUCK"
+    _require(state, "abort", not state.status.is_terminal, needed)
+    entry = NewEntry(
+        kind=EntryKind.ABORTED,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        actor=asked.by.actor,
+        reason=asked.by.reason,
+    )
+    error = "aborted" if asked.by.reason is None else f"aborted: {asked.by.reason}"
+    if state.last_error is not None:
+        error = f"{error} (last error: {state.last_error})"
+    ended = replace(_ended(state, SagaStatus.FAILED), last_error=error, error_code="Aborted")
+    return _rest(ended, (entry,))
+
+
+# --- pieces -------------------------------------------------------------------------------------
+
+
+def _current(definition: SagaDefinition, state: SagaState) -> StepSpec:
+    if state.step_id is None:
+        raise SagaStateError(f"the saga is {state.status} and has no current step")
+    return definition.step(state.step_id)
+
+
+def _with_input(state: SagaState, mapped: Mapped) -> SagaState:
+    if mapped.text == state.step_input:
+        return state
+    # Providers refuse a known idempotency key with other parameters.
+    generation = state.generation + (1 if state.step_input is not None else 0)
+    return replace(state, step_input=mapped.text, generation=generation)
+
+
+def _ended(state: SagaState, status: SagaStatus) -> SagaState:
+    return replace(state, status=status, active=False, token=None, waiting_for=None)
+
+
+def _stuck(
+    state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()
+) -> Decision:
+    parked = replace(
+        state,
+        status=SagaStatus.STUCK,
+        last_error=failure.error,
+        error_code=failure.code,
+        waiting_for=None,
+    )
+    return _rest(parked, (*history, _failed_entry(EntryKind.STUCK, state, failure)))
+
+
+def _failed_entry(kind: EntryKind, state: SagaState, failure: Failure) -> NewEntry:
+    return NewEntry(
+        kind=kind,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        input=state.step_input,
+        error=failure.error,
+        error_code=failure.code,
+    )
+
+
+def _asked(state: SagaState, kind: EntryKind, by: Operator) -> tuple[NewEntry, ...]:
+    entry = NewEntry(kind=kind, step_id=state.step_id, actor=by.actor, reason=by.reason)
+    if state.active:
+        return (entry,)
+    return (entry, NewEntry(kind=EntryKind.REVIVED, step_id=state.step_id, actor=by.actor))
+
+
+def _require(state: SagaState, command: str, allowed: bool, needed: str) -> None:
+    if not allowed:
+        raise SagaStateError(f"{command}: the saga is {state.status}; it needs to be {needed}")
+
+
+def _go_on(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
+    return Decision(state=state, history=history, drive=True, due=DUE_NOW)
+
+
+def _rest(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
+    return Decision(state=state, history=history, drive=False, due=None)
+
+
+def _retry(state: SagaState, entry: NewEntry, delay: timedelta) -> Decision:
+    return Decision(state=state, history=(entry,), drive=not delay, due=Due(delay=delay))

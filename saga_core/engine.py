@@ -1,0 +1,502 @@
+"""Drive sagas: run a step, let `decide` say what follows, commit it, go on.
+
+One driver per saga: whoever holds its lease. The driver runs the step's code in its own task and
+never holds a lock in the store while doing so. All it writes goes through `SagaStore.commit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from saga_core.call import Interrupt, Interrupted, StepTimeoutError
+from saga_core.codec import PayloadLimits
+from saga_core.commands import Command
+from saga_core.decide import (
+    Aborted,
+    Compensated,
+    CompensationFailed,
+    CompensationRequested,
+    Decision,
+    Happened,
+    StepDone,
+    StepFailed,
+    Undecodable,
+    WorkerLost,
+    decide,
+    ignore_command,
+)
+from saga_core.errors import (
+    PayloadError,
+    SagaError,
+    SagaStateError,
+    StaleVersionError,
+    StoreUnavailableError,
+)
+from saga_core.failure import failure_of
+from saga_core.lease import LeaseKeeper
+from saga_core.live import LiveSaga
+from saga_core.observing import Observers
+from saga_core.records import (
+    DUE_NOW,
+    Claims,
+    Committed,
+    Due,
+    Held,
+    Lease,
+    LeaseAction,
+    SagaRecord,
+    Signal,
+    StoredSignal,
+    Transition,
+)
+from saga_core.registry import Registry
+from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.store import SagaStore
+from saga_core.writing import settle, to_the_end
+
+__all__ = ["LeaseLostError", "SagaEngine"]
+
+logger = logging.getLogger("saga_core")
+
+PATIENCE = 10.0
+"""Seconds for which a driver repeats a write that got no answer, its lease permitting."""
+
+SUSPECT_AFTER = 2
+"""Drivers lost without a commit after which a saga is driven apart from other suspects."""
+
+
+class LeaseLostError(SagaError):
+    """Somebody else drives the saga now: nothing more is committed for it here."""
+
+
+class SagaEngine:
+    """Drives the sagas of one store for one process. Use it through `SagaOrchestrator`."""
+
+    def __init__(
+        self,
+        store: SagaStore,
+        *,
+        execution_lease: timedelta,
+        limits: PayloadLimits,
+        observers: Observers,
+    ) -> None:
+        self.store = store
+        self.registry = Registry()
+        self.limits = limits
+        self.execution_lease = execution_lease
+        self.worker = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}"
+        """Who we are to the store: unique for each engine."""
+        self._observers = observers
+        self._keeper = LeaseKeeper(store, self.worker, execution_lease, self._signalled)
+        self._suspect: UUID | None = None
+        self._changed: dict[UUID, set[asyncio.Event]] = {}
+        self._hearing: set[asyncio.Task[None]] = set()
+
+    # --- driving --------------------------------------------------------------------------------
+
+    async def drive(
+        self,
+        live: LiveSaga,
+        *,
+        since: float,
+        leaving: Callable[[], bool] | None = None,
+        proven: Callable[[], None] | None = None,
+    ) -> None:
+        """Drive a saga that we hold until it ends, waits or is not ours any more.
+
+        `since` is the loop time before the lease was asked for. `leaving` is asked between steps
+        whether to give the saga back instead of going on. `proven` is called after the first
+        commit. Raises `StoreUnavailableError` with `saga_id` when the store is gone;
+        the lease then ends by its time. A cancellation cancels the step, gives the saga back
+        and is raised again.
+        """
+        self._keeper.hold(live, since=since)
+        try:
+            while True:
+                if live.signals > live.seen:
+                    await self._hear(live)
+                    live.call.heard()
+                if not live.driving:
+                    return
+                if leaving is not None and leaving():
+                    await self._give_back(live)
+                    return
+                happened = await self._run_step(live)
+                if happened is not None:
+                    await self.commit(live, self._decide(live, happened))
+                    if proven is not None:
+                        proven()
+                        proven = None
+        except LeaseLostError as lost:
+            logger.warning("%s", lost)
+        except asyncio.CancelledError:
+            await self._give_back(live)
+            raise
+        except SagaError as error:
+            if error.saga_id is None:
+                error.saga_id = live.saga_id
+            raise
+        finally:
+            self._keeper.drop(live)
+            self._announce(live.saga_id)
+
+    async def commit(
+        self,
+        live: LiveSaga,
+        decision: Decision,
+        *,
+        lease: Lease | LeaseAction | None = None,
+        signals_in: tuple[Signal, ...] = (),
+        consumed: tuple[str, ...] = (),
+        seen: int | None = None,
+    ) -> Committed:
+        """Write a decision. Raises `LeaseLostError` if somebody else was faster.
+
+        By default the lease is kept while there is work, else released. A lost answer is settled
+        by sending the same commit again.
+        """
+        if lease is None:
+            lease = LeaseAction.KEEP if decision.drive else LeaseAction.RELEASE
+        seen = live.seen if seen is None else seen
+        transition = Transition(
+            saga_id=live.saga_id,
+            expected_version=live.version,
+            commit_id=uuid4(),
+            state=decision.state,
+            lease=lease,
+            due=decision.due,
+            seen=seen,
+            history=decision.history,
+            signals_in=signals_in,
+            consumed=consumed,
+        )
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        if live.trusted_until:
+            until = min(until, live.trusted_until)
+        try:
+            committed = await settle(
+                lambda: self.store.commit(transition), what=f"commit of {live.position}", until=until
+            )
+        except StaleVersionError as error:
+            raise LeaseLostError(
+                f"{live.position} is driven by somebody else now: what was done here since "
+                f"version {live.version} is not on record",
+                saga_id=live.saga_id,
+            ) from error
+        position = live.position
+        live.applied(decision, committed, seen=seen + len(signals_in))
+        self._observers.committed(live, decision)
+        if not decision.drive:
+            self._announce(live.saga_id)
+        if decision.drive and not committed.held:
+            raise LeaseLostError(
+                f"{position}: committed, but somebody else has taken the saga over since",
+                saga_id=live.saga_id,
+            )
+        return committed
+
+    def _decide(self, live: LiveSaga, happened: Happened) -> Decision:
+        return decide(live.definition, live.state, live.outputs, happened)
+
+    async def _run_step(self, live: LiveSaga) -> Happened | None:
+        """Do or undo the current step. None when a command broke it off."""
+        assert live.state.step_id is not None  # noqa: S101 - else it would not be driving
+        spec = live.definition.step(live.state.step_id)
+        forward = live.state.direction is Direction.FORWARD
+        try:
+            if forward:
+                return await self._execute(live)
+            return await self._compensate(live)
+        except Interrupted as interrupted:
+            if interrupted.reason is Interrupt.LEASE_LOST:
+                raise LeaseLostError(
+                    f"the lease of {live.position} was lost; the step was cancelled and what it "
+                    "did is not on record",
+                    saga_id=live.saga_id,
+                ) from None
+            return None
+        except Exception as error:
+            policy = spec.retry_policy if forward else spec.compensation_retry_policy
+            failure = failure_of(error, policy)
+            logger.info("%s failed: %s", live.position, failure.error)
+            jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+            if forward:
+                return StepFailed(failure, uuid4(), jitter)
+            return CompensationFailed(failure, jitter)
+
+    async def _execute(self, live: LiveSaga) -> Happened:
+        spec = live.definition.step(live.state.step_id or "")
+        text = live.state.step_input
+        what = f"step '{spec.step_id}'"
+        try:
+            inp = spec.input.decode(text or "null", what=f"input of {what}")
+        except PayloadError as error:
+            return Undecodable(failure_of(error))
+        shape = spec.signature.execute
+        out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
+        try:
+            output, value = spec.output.roundtrip(
+                out, what=f"output of {what}", limits=self.limits
+            )
+        except Exception as error:
+            return StepFailed(failure_of(error, unrecordable=True), uuid4(), 0.0)
+        live.assume(spec.step_id, output, value)
+        next_input = live.input_after(spec)
+        return StepDone(text, output, uuid4(), next_input)
+
+    async def _compensate(self, live: LiveSaga) -> Happened:
+        spec = live.definition.step(live.state.step_id or "")
+        recorded = live.outputs[spec.step_id]
+        what = f"step '{spec.step_id}'"
+        try:
+            inp = spec.input.decode(recorded.input or "null", what=f"input of {what}")
+            out = spec.output.decode(recorded.output, what=f"output of {what}")
+        except PayloadError as error:
+            return Undecodable(failure_of(error))
+        shape = spec.signature.compensate
+        assert shape is not None  # noqa: S101 - decide chose a step that can be undone
+        await self._call(live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout)
+        return Compensated(uuid4())
+
+    async def _call(
+        self,
+        live: LiveSaga,
+        function: Callable[..., Any],
+        shape: Any,
+        arguments: tuple[Any, ...],
+        limit: timedelta | None,
+    ) -> Any:
+        spec = live.definition.step(live.state.step_id or "")
+        timeout = None if limit is None else limit.total_seconds()
+        context = live.step_context(spec)
+        self._observers.step_begins(live)
+        try:
+            return await live.call.run(shape, function, arguments, context, timeout)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The step was cancelled from within, not its driver.
+            raise StepCancelledError("the step was cancelled from within") from None
+        except StepTimeoutError as error:
+            raise StepTimeoutError(f"{live.position} {error}") from None
+        finally:
+            self._observers.step_ends(live)
+
+    # --- signals --------------------------------------------------------------------------------
+
+    def _signalled(self, live: LiveSaga, signals: int) -> None:
+        """A renewal showed signals that the driver has not heard: look whether one is urgent."""
+        live.signals = max(live.signals, signals)
+        task = asyncio.ensure_future(self._heed(live))
+        self._hearing.add(task)
+        task.add_done_callback(self._hearing.discard)
+
+    async def _heed(self, live: LiveSaga) -> None:
+        try:
+            signals = await self.store.inbox(live.saga_id, after=live.seen)
+        except SagaError as error:
+            logger.warning("the inbox of saga %s could not be read: %s", live.saga_id, error)
+            return
+        if any(signal.kind is SignalKind.ABORT for signal in signals):
+            live.call.break_off(Interrupt.ABORTED)
+
+    def interrupt(self, saga_id: UUID) -> None:
+        """Cancel the saga's running step for an abort that is in the inbox, if driven here."""
+        live = self._keeper.held(saga_id)
+        if live is not None:
+            live.signals = max(live.signals, live.seen + 1)
+            live.call.break_off(Interrupt.ABORTED)
+
+    async def _hear(self, live: LiveSaga) -> None:
+        """Read what is new in the inbox and obey the command in it, abort before others."""
+        signals = await self.store.inbox(live.saga_id, after=live.seen)
+        if not signals:
+            live.signals = live.seen
+            return
+        seen = signals[-1].seq
+        commands = [signal for signal in signals if signal.kind is not SignalKind.EVENT]
+        if not commands and live.driving:
+            live.seen = live.signals = seen  # the next commit tells the store
+            return
+        if not commands:
+            decision = ignore_command(live.state, None, reason="an event is kept for later")
+            await self.commit(live, decision, seen=seen)
+            return
+        consumed = tuple(signal.event_id for signal in commands)
+        decision = self._obey(live, commands)
+        await self.commit(live, decision, consumed=consumed, seen=seen)
+
+    def _obey(self, live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:
+        urgent = next((c for c in commands if c.kind is SignalKind.ABORT), commands[0])
+        command = Command.decode(urgent.payload)
+        happened: Happened
+        if urgent.kind is SignalKind.ABORT:
+            happened = Aborted(command.by)
+        else:
+            happened = CompensationRequested(command.by, uuid4())
+        try:
+            if urgent.kind is not SignalKind.ABORT and live.state.direction is Direction.ROLLBACK:
+                raise SagaStateError(f"compensate_step: the saga is {live.state.status} already")
+            return self._decide(live, happened)
+        except SagaStateError as error:
+            due = self._due_again(live)
+            ignored = ignore_command(live.state, due, reason=str(error))
+            if live.driving:
+                return Decision(ignored.state, ignored.history, drive=True, due=DUE_NOW)
+            return ignored
+
+    @staticmethod
+    def _due_again(live: LiveSaga) -> Due | None:
+        if live.state.status.is_terminal or live.state.status is SagaStatus.STUCK:
+            return None
+        return DUE_NOW
+
+    # --- claiming -------------------------------------------------------------------------------
+
+    async def claim(self, *, claim_id: UUID, limit: int, favour: Direction) -> tuple[Claims, float]:
+        """Claim due sagas of the registered kinds; return them and the loop time of asking.
+
+        Raises `StoreUnavailableError` when there was no answer; ask again with the same
+        `claim_id` then, so that no lease is held by nobody.
+        """
+        since = asyncio.get_running_loop().time()
+        claims = await to_the_end(
+            self.store.claim_due(
+                self.worker,
+                claim_id=claim_id,
+                limit=limit,
+                lease=self.execution_lease,
+                only=self.registry.claimable,
+                favour=favour,
+            )
+        )
+        return claims, since
+
+    async def take_up(
+        self,
+        record: SagaRecord,
+        *,
+        since: float,
+        patient: bool,
+        leaving: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Drive a claimed saga; False if it was put back to be driven alone later.
+
+        A saga whose drivers were lost `SUSPECT_AFTER` times without a commit is a suspect. At
+        most one suspect is driven at a time, so that only the guilty is convicted; `patient`
+        puts it back for a growing while first.
+        """
+        crashes = record.reclaims - SUSPECT_AFTER
+        convicted = crashes >= self.registry.resolve(record).max_crashes
+        if crashes >= 0 and not convicted:
+            if self._suspect is not None or (patient and record.reclaimed):
+                await self._put_back(record, patient=patient)
+                return False
+            self._suspect = record.saga_id
+        try:
+            live = await self.bring_up(record)
+            if live is None:
+                return True
+            if convicted:
+                await self.commit(live, self._decide(live, WorkerLost(record.reclaims)))
+                return True
+            await self.drive(
+                live,
+                since=since,
+                leaving=leaving,
+                proven=lambda: self._acquit(record.saga_id),
+            )
+        except LeaseLostError as lost:
+            logger.warning("%s", lost)
+        finally:
+            self._acquit(record.saga_id)
+        return True
+
+    def _acquit(self, saga_id: UUID) -> None:
+        if self._suspect == saga_id:
+            self._suspect = None
+
+    async def _put_back(self, record: SagaRecord, *, patient: bool) -> None:
+        delay = timedelta(0)
+        if patient:
+            longer = 2.0 ** min(record.reclaims - SUSPECT_AFTER, 8) if record.reclaimed else 0.5
+            delay = min(self.execution_lease * 0.1 * longer, timedelta(minutes=1))
+        held = Held(record.saga_id, record.fence)
+        await to_the_end(self.store.release(self.worker, [held], delay=delay))
+
+    async def bring_up(self, record: SagaRecord) -> LiveSaga | None:
+        """Make a record drivable. What cannot be decoded becomes STUCK: then None.
+
+        Raises `SagaDefinitionError` if its definition is not here or has changed.
+        """
+        registration = self.registry.resolve(record)
+        signals: Sequence[StoredSignal] = ()
+        if record.seen:
+            signals = await self.store.inbox(record.saga_id)
+        try:
+            heard = tuple(signal for signal in signals if signal.seq <= record.seen)
+            return LiveSaga(record, registration, self.limits, heard)
+        except PayloadError as error:
+            stuck = decide(
+                registration.definition, record.state, {}, Undecodable(failure_of(error))
+            )
+            transition = Transition(
+                saga_id=record.saga_id,
+                expected_version=record.version,
+                commit_id=uuid4(),
+                state=stuck.state,
+                lease=LeaseAction.RELEASE,
+                seen=record.signals,
+                history=stuck.history,
+            )
+            await to_the_end(self.store.commit(transition))
+            return None
+
+    async def _give_back(self, live: LiveSaga) -> None:
+        """Release a saga that still has work, due now."""
+        if not live.driving:
+            return
+        held = Held(live.saga_id, live.fence)
+        try:
+            await to_the_end(self.store.release(self.worker, [held], delay=timedelta(0)))
+        except SagaError as error:
+            logger.warning("saga %s could not be given back: %s", live.saga_id, error)
+
+    async def release_new(self, saga_id: UUID) -> None:
+        """Release a saga that we may have created with a lease of ours, due now."""
+        await to_the_end(
+            self.store.release(self.worker, [Held(saga_id, 1)], delay=timedelta(0))
+        )
+
+    # --- watching -------------------------------------------------------------------------------
+
+    def watch(self, saga_id: UUID) -> asyncio.Event:
+        """Return an event that is set whenever a driver of ours leaves the saga."""
+        event = asyncio.Event()
+        self._changed.setdefault(saga_id, set()).add(event)
+        return event
+
+    def unwatch(self, saga_id: UUID, event: asyncio.Event) -> None:
+        watchers = self._changed.get(saga_id)
+        if watchers is not None:
+            watchers.discard(event)
+            if not watchers:
+                del self._changed[saga_id]
+
+    def _announce(self, saga_id: UUID) -> None:
+        for event in self._changed.get(saga_id, ()):
+            event.set()
+
+
+class StepCancelledError(Exception):
+    """A step raised `CancelledError` although nobody had cancelled its driver."""

@@ -1,0 +1,84 @@
+"""Changes from outside the driver: an event, or what a person asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+from saga_core.decide import Decision, Happened, decide
+from saga_core.engine import LeaseLostError, SagaEngine
+from saga_core.errors import SagaStateError
+from saga_core.live import LiveSaga
+from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
+
+__all__ = ["HeldElsewhereError", "intervene"]
+
+TRIES = 25
+
+
+class HeldElsewhereError(SagaStateError):
+    """Somebody drives the saga, so it must not be changed from outside."""
+
+
+async def intervene(
+    engine: SagaEngine,
+    saga_id: UUID,
+    happened: Callable[[SagaRecord, LiveSaga], Happened | None],
+    *,
+    drive: bool,
+    event: Signal | None = None,
+) -> bool:
+    """Commit what follows from `happened` for a saga that nobody drives, and drive it on.
+
+    `happened` looks at the saga as it stands and returns None to leave it alone (then the answer
+    is False), or raises. Whoever changes the saga in between makes it look again. With
+    `drive` the saga is driven in the caller's task until it ends or waits; else it is left due
+    for a worker. Raises `HeldElsewhereError` if somebody holds an unexpired lease.
+    """
+    loop = asyncio.get_running_loop()
+    for attempt in range(TRIES):
+        record = await engine.store.load(saga_id)
+        if record.is_held:
+            raise HeldElsewhereError(
+                f"saga {saga_id} is RUNNING: it is being driven right now. Wait until it waits "
+                "or ends.",
+                saga_id=saga_id,
+            )
+        since = loop.time()
+        live = await engine.bring_up(record)
+        if live is None:
+            continue  # it has just become STUCK, which the next look shows
+        try:
+            what = happened(record, live)
+            if what is None:
+                return False
+            decision = decide(live.definition, live.state, live.outputs, what)
+        except SagaStateError as error:
+            error.saga_id = saga_id
+            raise
+        try:
+            await engine.commit(
+                live,
+                decision,
+                lease=_lease(engine, decision, drive),
+                signals_in=() if event is None else (event,),
+                consumed=() if event is None else (event.event_id,),
+            )
+        except LeaseLostError:
+            await asyncio.sleep(0.001 * attempt)
+            continue
+        if decision.drive and drive:
+            await engine.drive(live, since=since)
+        return True
+    raise SagaStateError(
+        f"saga {saga_id} changes faster than it can be read; try again", saga_id=saga_id
+    )
+
+
+def _lease(engine: SagaEngine, decision: Decision, drive: bool) -> Lease | LeaseAction:
+    if decision.drive and drive:
+        return Lease(engine.worker, engine.execution_lease)
+    return LeaseAction.RELEASE
+
+

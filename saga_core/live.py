@@ -1,0 +1,129 @@
+"""A saga while it is being driven: its record, with what user code sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from saga_core.call import StepCall
+from saga_core.codec import PayloadLimits, decode_json
+from saga_core.decide import Decision, NextInput, Recorded
+from saga_core.definition import InputContext, SagaDefinition, StepSpec
+from saga_core.mapping import input_context, map_input
+from saga_core.records import Committed, SagaRecord, SagaState, StoredSignal
+from saga_core.registry import Registration
+from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.step import StepContext
+
+__all__ = ["LiveSaga"]
+
+
+class LiveSaga:
+    """What the driver of one saga knows of it. Follows the store commit by commit."""
+
+    def __init__(
+        self,
+        record: SagaRecord,
+        registration: Registration,
+        limits: PayloadLimits,
+        signals: tuple[StoredSignal, ...] = (),
+    ) -> None:
+        """`signals` is the inbox up to `record.seen`. Raises `PayloadError` for undecodable data."""
+        self.saga_id: UUID = record.saga_id
+        self.saga_name = record.saga_name
+        self.registration = registration
+        self.definition: SagaDefinition = registration.definition
+        self.state: SagaState = record.state
+        self.version = record.version
+        self.fence = record.fence
+        self.signals = record.signals
+        self.seen = record.seen
+        self.driving = record.state.status not in _RESTING
+        self.trusted_until = 0.0
+        """The loop time until which the lease is surely ours."""
+        self.call = StepCall()
+        self.outputs: dict[str, Recorded] = {
+            entry.step_id: Recorded(entry.input, entry.output)
+            for entry in record.outputs
+            if entry.step_id is not None and entry.output is not None
+        }
+        self._limits = limits
+        self._values: dict[str, Any] = {}
+        self._initial_data = decode_json(record.data, what="initial_data")
+        self._events: list[Any] = [
+            decode_json(signal.payload, what="event")
+            for signal in signals
+            if signal.kind is SignalKind.EVENT
+        ]
+
+    @property
+    def position(self) -> str:
+        """Name the saga and the step it is at, for a reader."""
+        return f"step '{self.state.step_id}' of saga '{self.saga_name}' {self.saga_id}"
+
+    def hear_event(self, text: str) -> None:
+        """Add an event to what maps and steps see."""
+        self._events.append(decode_json(text, what="event"))
+
+    def applied(self, decision: Decision, committed: Committed, *, seen: int) -> None:
+        """Follow a commit of ours."""
+        self.state = decision.state
+        self.version = committed.version
+        self.fence = committed.fence
+        self.signals = committed.signals
+        self.seen = seen
+        self.driving = decision.drive
+
+    def assume(self, step_id: str, output: str, value: Any) -> None:
+        """Let maps see an output that is about to be recorded."""
+        self.outputs[step_id] = Recorded(self.state.step_input, output)
+        self._values[step_id] = value
+
+    def output_of(self, step_id: str) -> Any:
+        """Return a step's typed output. Raises `PayloadError` if it no longer decodes."""
+        if step_id not in self._values:
+            spec = self.definition.step(step_id)
+            text = self.outputs[step_id].output
+            self._values[step_id] = spec.output.decode(text, what=f"output of step '{step_id}'")
+        return self._values[step_id]
+
+    def map_input(self, spec: StepSpec) -> NextInput:
+        """Compute a step's input from what is on record."""
+        if spec.depends_on:
+            return map_input(spec, self._dependencies(spec), self._limits)
+        return map_input(spec, lambda: (self._input_context(),), self._limits)
+
+    def _dependencies(self, spec: StepSpec) -> Callable[[], tuple[Any, ...]]:
+        return lambda: tuple(self.output_of(step_id) for step_id in spec.depends_on)
+
+    def input_after(self, spec: StepSpec) -> NextInput | None:
+        """Compute the input of the step that follows; None after the last."""
+        if spec.index + 1 == len(self.definition.steps):
+            return None
+        return self.map_input(self.definition.steps[spec.index + 1])
+
+    def step_context(self, spec: StepSpec) -> StepContext:
+        """Return what the step may know of its saga in this attempt."""
+        state = self.state
+        direction = "do" if state.direction is Direction.FORWARD else "undo"
+        token = state.token
+        assert token is not None  # noqa: S101 - a saga with a step to run has a token
+        return StepContext(
+            saga_id=self.saga_id,
+            saga_name=self.saga_name,
+            step_id=spec.step_id,
+            attempt=state.attempt + 1,
+            idempotency_key=f"{self.saga_id}:{spec.step_id}:{direction}:{state.generation}",
+            fence=self.fence,
+            token=token,
+            event=self._events[-1] if self._events else None,
+        )
+
+    def _input_context(self) -> InputContext:
+        return input_context(self._initial_data, self.outputs, self._events)
+
+
+_RESTING = frozenset(
+    {SagaStatus.STUCK, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED}
+)

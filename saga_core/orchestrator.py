@@ -1,0 +1,243 @@
+"""`SagaOrchestrator`: what application code calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from saga_core.codec import PayloadLimits, decode_json, encode_json
+from saga_core.decide import EventArrived, Happened, Started, decide
+from saga_core.engine import SagaEngine
+from saga_core.definition import SagaDefinition
+from saga_core.errors import SagaDefinitionError, SagaError, SagaStateError, StoreUnavailableError
+from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.live import LiveSaga
+from saga_core.mapping import first_input
+from saga_core.names import check_aggregation_id, check_tags, check_trace_id, new_saga_id
+from saga_core.observing import Observers
+from saga_core.plugins import build_hooks
+from saga_core.records import Created, Lease, NewSaga, SagaRecord, SagaState, Signal
+from saga_core.running import run_due
+from saga_core.snapshot import SagaSnapshot
+from saga_core.status import SagaStatus, SignalKind
+from saga_core.store import SagaStore
+from saga_core.waiting import wait_until_rest
+from saga_core.writing import settle
+
+__all__ = ["SagaOrchestrator"]
+
+CREATE_TRIES = 3
+
+
+class SagaOrchestrator:
+    """Starts, notifies and drives the sagas of one store.
+
+    One per process and store is enough; it is safe for any number of tasks of one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SagaStore,
+        execution_lease: timedelta = timedelta(seconds=30),
+        limits: PayloadLimits | None = None,
+        plugins: Sequence[object] = (),
+    ) -> None:
+        """`execution_lease` is how long a saga stays with a driver that died; it renews itself.
+
+        `limits` bounds the size of payloads; `plugins` are objects with a `saga_observe` hook.
+        Raises `SagaDefinitionError` for a lease that is not a positive timedelta, and
+        `BackendConflictError` for a misspelt hook.
+        """
+        if not isinstance(store, SagaStore):
+            raise SagaDefinitionError(
+                f"store needs a SagaStore, got {type(store).__name__}: use "
+                "`async with open_store(url) as store`"
+            )
+        if not isinstance(execution_lease, timedelta) or execution_lease <= timedelta(0):
+            raise SagaDefinitionError(
+                f"execution_lease must be a timedelta above zero, got {execution_lease!r}"
+            )
+        self.engine = SagaEngine(
+            store,
+            execution_lease=execution_lease,
+            limits=limits or PayloadLimits(),
+            observers=Observers(build_hooks(plugins)),
+        )
+
+    @property
+    def store(self) -> SagaStore:
+        """The store that holds the sagas."""
+        return self.engine.store
+
+    def register(
+        self,
+        name: str,
+        definition: SagaDefinition,
+        *,
+        version: str = "1",
+        max_crashes: int = 3,
+    ) -> None:
+        """Make a saga known under a name, so that it can be started and driven here.
+
+        Several versions may be registered side by side; the last one starts new sagas. After
+        `max_crashes` deaths of a worker that was alone with a saga in one step, it is STUCK.
+        Raises `SagaDefinitionError`.
+        """
+        self.engine.registry.add(name, definition, version=version, max_crashes=max_crashes)
+
+    async def start(
+        self,
+        *,
+        saga_name: str,
+        initial_data: Any,
+        aggregation_id: str | None = None,
+        saga_id: UUID | None = None,
+        trace_id: str | None = None,
+        tags: Sequence[str] | None = None,
+        wait: bool = True,
+    ) -> UUID:
+        """Start a saga and drive it in this task until it ends or waits; return its id.
+
+        With `wait=False` it is only written, and left to a worker. `saga_id` is the idempotency
+        key: the same id with the same name and data returns the saga that is there already,
+        with others raises `SagaStateError`. Never raises because a step failed; look at
+        `get_snapshot`. Raises `SagaDefinitionError` for a name that is not registered,
+        `PayloadError` for data that cannot be stored, `ActiveSagaAlreadyExistsError` if another
+        active saga has this `aggregation_id`, and `StoreUnavailableError` with `saga_id` set:
+        the saga is then left to the workers.
+        """
+        registration = self.engine.registry.latest(saga_name)
+        check_aggregation_id(aggregation_id)
+        check_trace_id(trace_id)
+        labels = check_tags(tags)
+        if saga_id is None:
+            saga_id = new_saga_id()
+        elif not isinstance(saga_id, UUID):
+            raise SagaStateError(f"saga_id must be a uuid.UUID, got {type(saga_id).__name__}")
+        data = encode_json(initial_data, what="initial_data", limits=self.engine.limits)
+        first = first_input(registration.definition, data, self.engine.limits)
+        blank = SagaState(status=SagaStatus.RUNNING)
+        begun = decide(registration.definition, blank, {}, Started(first, uuid4()))
+        mine = begun.drive and wait
+        new = NewSaga(
+            saga_id=saga_id,
+            saga_name=registration.name,
+            definition_version=registration.version,
+            fingerprint=registration.definition.fingerprint,
+            data=data,
+            state=begun.state,
+            aggregation_id=aggregation_id,
+            trace_id=trace_id,
+            tags=labels,
+            lease=Lease(self.engine.worker, self.engine.execution_lease) if mine else None,
+            due=None if mine else begun.due,
+            history=begun.history,
+        )
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        tries = 0
+
+        async def create() -> Created:
+            nonlocal tries
+            tries += 1
+            return await self.store.create(new)
+
+        try:
+            created = await settle(
+                create, what=f"start of saga {saga_id}", until=since + 10, tries=CREATE_TRIES
+            )
+        except StoreUnavailableError as error:
+            error.saga_id = saga_id
+            raise
+        except asyncio.CancelledError:
+            await self._abandon(new)
+            raise
+        record = created.record
+        if not created.created:
+            _check_same(new, record)
+            # Our own saga, if it was the first answer that got lost.
+            if tries == 1 or record.version != 1 or record.worker != self.engine.worker:
+                return saga_id
+        if new.lease is not None:
+            live = LiveSaga(record, registration, self.engine.limits)
+            await self.engine.drive(live, since=since)
+        return saga_id
+
+    async def notify(
+        self, *, saga_id: UUID, token: UUID, event: Any = None, wait: bool = True
+    ) -> bool:
+        """Hand an event to a suspended saga; True if it was taken.
+
+        Taken only while the saga is SUSPENDED and `token` is its current
+        `step_execution_token`. The event is `latest_event` for the input map, ends the wait
+        and replaces the token. The saga is driven on in this task, or with `wait=False` left to
+        a worker. False means that nothing was stored. Raises `SagaNotFoundError`,
+        `PayloadError` for an event that cannot be stored, and `SagaDefinitionError`.
+        """
+        text = encode_json(event, what="event", limits=self.engine.limits)
+        signal = Signal(event_id=str(uuid4()), kind=SignalKind.EVENT, payload=text)
+
+        def arrive(record: SagaRecord, live: LiveSaga) -> Happened | None:
+            state = record.state
+            if state.status is not SagaStatus.SUSPENDED or state.token != token:
+                return None
+            live.hear_event(text)
+            step = live.definition.step(state.step_id or "")
+            return EventArrived(text, live.map_input(step), uuid4())
+
+        try:
+            return await intervene(self.engine, saga_id, arrive, drive=wait, event=signal)
+        except HeldElsewhereError:
+            return False
+
+    async def run_due(self, limit: int = 100) -> int:
+        """Claim sagas that are due and drive each until it ends or waits; return how many.
+
+        Oldest first, rollbacks never behind a backlog of forward work, a few at a time and all
+        with their leases renewed. One saga's trouble does not touch the others.
+        """
+        return await run_due(self.engine, limit=limit)
+
+    async def get_snapshot(self, saga_id: UUID) -> SagaSnapshot:
+        """Return the saga as it stands. Raises `SagaNotFoundError`."""
+        return SagaSnapshot.of(await self.store.load(saga_id))
+
+    async def wait(self, saga_id: UUID, timeout: float | None = None) -> SagaSnapshot:  # noqa: ASYNC109
+        """Wait until the saga has ended or is STUCK, whoever drives it; return how it stands.
+
+        `timeout` is in seconds (or None for ever); `TimeoutError` after it, and the saga goes on.
+        Raises `SagaNotFoundError`. Hears of drivers in this process at once, and looks at the
+        store ever more slowly, at least twice a second, for those elsewhere.
+        """
+        return await wait_until_rest(self.engine, saga_id, timeout)
+
+    async def _abandon(self, new: NewSaga) -> None:
+        """Give back a saga whose starter was cancelled while it was being written."""
+        if new.lease is None:
+            return
+        try:
+            await self.engine.release_new(new.saga_id)
+        except SagaError:
+            return  # its lease ends by itself
+
+
+def _check_same(new: NewSaga, record: SagaRecord) -> None:
+    if record.saga_name != new.saga_name:
+        raise SagaStateError(
+            f"saga {new.saga_id} exists already as a '{record.saga_name}', so it cannot be "
+            f"started as a '{new.saga_name}': use another saga_id",
+            saga_id=new.saga_id,
+        )
+    same = record.data == new.data or decode_json(
+        record.data, what="initial_data"
+    ) == decode_json(new.data, what="initial_data")
+    if not same or record.aggregation_id != new.aggregation_id:
+        raise SagaStateError(
+            f"saga {new.saga_id} exists already with other initial_data or another "
+            "aggregation_id: a repeated start must be the same, a new saga needs another saga_id",
+            saga_id=new.saga_id,
+        )

@@ -1,0 +1,72 @@
+"""Drive what is due, once: the body of `run_due`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from uuid import uuid4
+
+from saga_core.engine import SUSPECT_AFTER, SagaEngine
+from saga_core.errors import SagaDefinitionError, SagaError
+from saga_core.records import Claims, SagaRecord
+from saga_core.status import Direction
+
+__all__ = ["run_due"]
+
+logger = logging.getLogger("saga_core")
+
+AT_ONCE = 10
+"""Sagas driven side by side: no more are claimed than are driven, so no lease ages in a queue."""
+
+CLAIM_TRIES = 3
+
+
+async def run_due(engine: SagaEngine, *, limit: int) -> int:
+    """Claim and drive up to `limit` due sagas; return how many."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise SagaDefinitionError(f"limit must be a whole number of at least 1, got {limit!r}")
+    driven = 0
+    favour = Direction.ROLLBACK
+    while driven < limit:
+        claims, since = await _claim(engine, min(AT_ONCE, limit - driven), favour)
+        favour = Direction(1 - favour)
+        if not claims.records:
+            break
+        results = await asyncio.gather(
+            *(_drive(engine, record, since) for record in _suspects_last(claims.records))
+        )
+        if not any(results):
+            break  # all are suspects, and one is being driven by somebody else here
+        driven += sum(results)
+    return driven
+
+
+def _suspects_last(records: tuple[SagaRecord, ...]) -> list[SagaRecord]:
+    return sorted(records, key=lambda record: record.reclaims >= SUSPECT_AFTER)
+
+
+async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Claims, float]:
+    claim_id = uuid4()
+    attempt = 1
+    while True:
+        try:
+            return await engine.claim(claim_id=claim_id, limit=limit, favour=favour)
+        except SagaError as error:
+            if attempt == CLAIM_TRIES:
+                raise
+            logger.warning("a claim got no answer, asking again: %s", error)
+        attempt += 1
+        await asyncio.sleep(0.05)
+
+
+async def _drive(engine: SagaEngine, record: SagaRecord, since: float) -> bool:
+    try:
+        return await engine.take_up(record, since=since, patient=False)
+    except Exception as error:
+        logger.warning(
+            "saga %s could not be driven on; it is tried again when its lease has ended: %s",
+            record.saga_id,
+            error,
+            exc_info=not isinstance(error, SagaError),
+        )
+        return True

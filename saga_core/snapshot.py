@@ -1,0 +1,188 @@
+"""What users see of a saga."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from saga_core.codec import decode_json
+from saga_core.definition import StepRef
+from saga_core.errors import SagaStateError
+from saga_core.records import HistoryEntry, SagaRecord, StoredSignal
+from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+
+__all__ = ["HistoryItem", "SagaAdminSnapshot", "SagaSnapshot"]
+
+Out = TypeVar("Out")
+
+
+class SagaSnapshot(BaseModel):
+    """A saga as it stood when it was read."""
+
+    model_config = ConfigDict(frozen=True)
+
+    saga_id: UUID
+    saga_name: str
+    version_name: str
+    """The version of the definition it runs."""
+    status: SagaStatus
+    """`RUNNING` also while a driver retries a suspended saga."""
+    direction: Direction
+    current_step_index: int
+    current_step_id: str | None
+    step_execution_token: UUID | None
+    """What `notify` needs; the same until the step ends or takes an event."""
+    retry_counter: int
+    """Failed attempts of the current step in the current direction."""
+    last_error: str | None
+    error_code: str | None
+    deadline_at: datetime | None
+    """When the saga is looked at again, or its driver's lease ends; by the store's clock."""
+    waiting_for: str | None
+    aggregation_id: str | None
+    trace_id: str | None
+    tags: tuple[str, ...]
+    initial_data: Any
+    outputs: Mapping[str, Any]
+    """What the completed and skipped steps have put out, as JSON values by step id."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def id(self) -> UUID:
+        return self.saga_id
+
+    def output_of(self, ref: StepRef[Out]) -> Out:
+        """Return a step's output as its type. Raises `SagaStateError` if it has none yet."""
+        if ref.step_id not in self.outputs:
+            raise SagaStateError(
+                f"step '{ref.step_id}' has no output: the saga is {self.status} and these steps "
+                f"have one: {', '.join(self.outputs) or 'none'}",
+                saga_id=self.saga_id,
+            )
+        adapter: TypeAdapter[Out] = TypeAdapter(ref.output_type)
+        return adapter.validate_python(self.outputs[ref.step_id])
+
+    @classmethod
+    def of(cls, record: SagaRecord) -> SagaSnapshot:
+        """Make a snapshot from a store's record."""
+        return cls(**_fields(record))
+
+
+class HistoryItem(BaseModel):
+    """One thing that happened to a saga."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    step_id: str | None
+    kind: EntryKind
+    attempt: int
+    at: datetime
+    input: Any
+    output: Any
+    error: str | None
+    error_code: str | None
+    actor: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, entry: HistoryEntry) -> HistoryItem:
+        """Make an item from a store's entry, with its payloads decoded."""
+        return cls(
+            seq=entry.seq,
+            step_id=entry.step_id,
+            kind=entry.kind,
+            attempt=entry.attempt,
+            at=entry.at,
+            input=_decoded(entry.input, "input"),
+            output=_decoded(entry.output, "output"),
+            error=entry.error,
+            error_code=entry.error_code,
+            actor=entry.actor,
+            reason=entry.reason,
+        )
+
+
+class SagaAdminSnapshot(SagaSnapshot):
+    """A saga with everything the store knows of it."""
+
+    step_history: tuple[HistoryItem, ...]
+    """Oldest first."""
+    events: tuple[Any, ...]
+    version: int
+    fence: int
+    worker: str | None
+    """Who holds the lease, if anybody does."""
+
+    @cached_property
+    def context(self) -> dict[str, Any]:
+        """Return `initial_data`, `step_outputs` and `events` in one mapping."""
+        return {
+            "initial_data": self.initial_data,
+            "step_outputs": dict(self.outputs),
+            "events": list(self.events),
+        }
+
+    @classmethod
+    def of_all(
+        cls,
+        record: SagaRecord,
+        history: Sequence[HistoryEntry],
+        inbox: Sequence[StoredSignal],
+    ) -> SagaAdminSnapshot:
+        """Make a snapshot from all that a store has."""
+        return cls(
+            **_fields(record),
+            step_history=tuple(HistoryItem.of(entry) for entry in history),
+            events=tuple(
+                _decoded(signal.payload, "event")
+                for signal in inbox
+                if signal.kind is SignalKind.EVENT
+            ),
+            version=record.version,
+            fence=record.fence,
+            worker=record.worker if record.is_held else None,
+        )
+
+
+def _fields(record: SagaRecord) -> dict[str, Any]:
+    state = record.state
+    status = state.status
+    if status is SagaStatus.SUSPENDED and record.is_held:
+        status = SagaStatus.RUNNING
+    return {
+        "saga_id": record.saga_id,
+        "saga_name": record.saga_name,
+        "version_name": record.definition_version,
+        "status": status,
+        "direction": state.direction,
+        "current_step_index": state.step_index,
+        "current_step_id": state.step_id,
+        "step_execution_token": state.token,
+        "retry_counter": state.attempt,
+        "last_error": state.last_error,
+        "error_code": state.error_code,
+        "deadline_at": record.due_at,
+        "waiting_for": state.waiting_for,
+        "aggregation_id": record.aggregation_id,
+        "trace_id": record.trace_id,
+        "tags": record.tags,
+        "initial_data": _decoded(record.data, "initial_data"),
+        "outputs": {
+            entry.step_id: _decoded(entry.output, "output")
+            for entry in record.outputs
+            if entry.step_id is not None
+        },
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+    }
+
+
+def _decoded(text: str | None, what: str) -> Any:
+    return None if text is None else decode_json(text, what=what)

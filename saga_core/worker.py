@@ -1,0 +1,269 @@
+"""`SagaWorker`: drives what is due, for as long as the process lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal as signals
+import types
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Self
+from uuid import UUID, uuid4
+
+from saga_core.engine import SagaEngine
+from saga_core.errors import SagaDefinitionError, SagaError
+from saga_core.orchestrator import SagaOrchestrator
+from saga_core.records import Claims, Query, SagaRecord
+from saga_core.status import Direction
+
+__all__ = ["SagaWorker"]
+
+logger = logging.getLogger("saga_core")
+
+FIRST_POLL = 0.02
+"""Seconds until the next look at the store after work was found."""
+
+ABANDON_AFTER = 5.0
+"""Seconds granted to cancelled steps to clean up, after the grace of a stop is over."""
+
+UNREGISTERED_CHECK = 60.0
+"""Seconds between looks for due sagas that nobody registers."""
+
+SIGNALS = (signals.SIGTERM, signals.SIGINT)
+
+
+class SagaWorker:
+    """Claims due sagas and drives up to `concurrency` of them at once.
+
+    It claims no more than it can drive right away, rollbacks in turn with forward work, and polls
+    ever more slowly while nothing is due, up to `poll_interval`; a store's wake-ups and the
+    store's own word on what falls due next make it look sooner.
+
+        async with SagaWorker(orchestrator, concurrency=20):
+            ...                      # drives in the background until the block is left
+
+        worker = SagaWorker(orchestrator)
+        await worker.run()           # drives until worker.stop() or cancellation
+    """
+
+    def __init__(
+        self,
+        orchestrator: SagaOrchestrator,
+        *,
+        concurrency: int = 10,
+        poll_interval: timedelta = timedelta(seconds=1),
+        shutdown_grace: timedelta = timedelta(seconds=25),
+    ) -> None:
+        """`poll_interval` is the longest time between looks at the store while nothing is due.
+
+        On a stop, sagas finish the step they are at and are given back; steps that take longer
+        than `shutdown_grace` are cancelled first. Raises `SagaDefinitionError` for bad values.
+        """
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise SagaDefinitionError(
+                f"concurrency must be a whole number of at least 1, got {concurrency!r}"
+            )
+        if not isinstance(poll_interval, timedelta) or poll_interval <= timedelta(0):
+            raise SagaDefinitionError(
+                f"poll_interval must be a timedelta above zero, got {poll_interval!r}"
+            )
+        if not isinstance(shutdown_grace, timedelta) or shutdown_grace < timedelta(0):
+            raise SagaDefinitionError(
+                f"shutdown_grace must be a timedelta of zero or more, got {shutdown_grace!r}"
+            )
+        self._engine: SagaEngine = orchestrator.engine
+        self._concurrency = concurrency
+        self._longest_poll = poll_interval.total_seconds()
+        self._grace = shutdown_grace.total_seconds()
+        self._driving: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._look = asyncio.Event()
+        self._background: asyncio.Task[None] | None = None
+        self._favour = Direction.ROLLBACK
+        self._pause = FIRST_POLL
+        self._claim_id: UUID | None = None
+        self._warned: set[tuple[str, str]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Start driving in the background."""
+        self._background = asyncio.create_task(self.run(), name="saga-worker")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        """Stop, and wait until everything held is finished or given back."""
+        self.stop()
+        if self._background is not None:
+            await self._background
+
+    def stop(self) -> None:
+        """Claim nothing more, let running steps finish and give the rest back.
+
+        Callable from a signal handler of the loop (`loop.add_signal_handler`). `run` returns
+        when all is done.
+        """
+        self._stopping.set()
+        self._look.set()
+
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Drive until `stop` is called, or this task is cancelled.
+
+        With `handle_signals` SIGTERM and SIGINT call `stop`; without, the process's handlers
+        are left alone. A store that does not answer is asked again, ever more slowly. A
+        cancellation cancels the running steps, gives their sagas back and is raised again.
+        """
+        loop = asyncio.get_running_loop()
+        if handle_signals:
+            for number in SIGNALS:
+                loop.add_signal_handler(number, self.stop)
+        aside = [
+            asyncio.create_task(self._listen(), name="saga-worker-wakeups"),
+            asyncio.create_task(self._watch_unregistered(), name="saga-worker-unregistered"),
+        ]
+        try:
+            while not self._stopping.is_set():
+                await self._turn()
+            await self._drain(self._grace)
+        finally:
+            if handle_signals:
+                for number in SIGNALS:
+                    loop.remove_signal_handler(number)
+            for task in aside:
+                task.cancel()
+            await asyncio.gather(*aside, return_exceptions=True)
+            await self._cancel_drives()
+
+    # --- claiming -------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        """Fill the free places, or wait until there is reason to look again."""
+        free = self._concurrency - len(self._driving)
+        self._look.clear()
+        if free <= 0:
+            await self._wait(None)
+            return
+        claims = await self._claim(free)
+        if claims is None:
+            await self._wait(self._slower())
+            return
+        found, since = claims
+        for record in found.records:
+            task = asyncio.create_task(self._drive(record, since), name=f"saga-{record.saga_id}")
+            self._driving.add(task)
+            task.add_done_callback(self._driven)
+        if len(found.records) >= free:
+            return
+        if found.records:
+            self._pause = FIRST_POLL
+            pause = self._pause
+        else:
+            pause = self._slower()
+        if found.next_due is not None:
+            pause = min(pause, max(found.next_due.total_seconds(), 0.001))
+        await self._wait(pause)
+
+    def _slower(self) -> float:
+        pause = self._pause
+        self._pause = min(self._pause * 2, self._longest_poll)
+        return min(pause, self._longest_poll)
+
+    async def _wait(self, pause: float | None) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._look.wait()
+        except TimeoutError:
+            return
+
+    async def _claim(self, free: int) -> tuple[Claims, float] | None:
+        if not self._engine.registry.claimable:
+            return None
+        # The same id until there is an answer, so that no lease is held by nobody.
+        self._claim_id = self._claim_id or uuid4()
+        try:
+            found = await self._engine.claim(
+                claim_id=self._claim_id, limit=free, favour=self._favour
+            )
+        except SagaError as error:
+            logger.warning("no answer from the store, asking again in a while: %s", error)
+            return None
+        self._claim_id = None
+        self._favour = Direction(1 - self._favour)
+        return found
+
+    # --- driving --------------------------------------------------------------------------------
+
+    async def _drive(self, record: SagaRecord, since: float) -> None:
+        try:
+            await self._engine.take_up(
+                record, since=since, patient=True, leaving=self._stopping.is_set
+            )
+        except Exception as error:
+            logger.warning(
+                "saga %s could not be driven on; it is tried again when its lease has ended: %s",
+                record.saga_id,
+                error,
+                exc_info=not isinstance(error, SagaError),
+            )
+
+    def _driven(self, task: asyncio.Task[None]) -> None:
+        self._driving.discard(task)
+        self._look.set()
+
+    async def _drain(self, grace: float) -> None:
+        if self._driving:
+            await asyncio.wait(self._driving, timeout=grace)
+
+    async def _cancel_drives(self) -> None:
+        left = set(self._driving)
+        for task in left:
+            task.cancel()
+        if not left:
+            return
+        _, still = await asyncio.wait(left, timeout=ABANDON_AFTER)
+        for task in still:
+            # Not given back: the step still runs, so nobody may begin it yet.
+            logger.error("%s outlasted the stop; its lease ends by itself", task.get_name())
+
+    # --- aside ----------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Look at the store whenever it says that something is due."""
+        try:
+            async with aclosing(self._engine.store.wakeups()) as wakeups:
+                async for _ in wakeups:
+                    self._pause = FIRST_POLL
+                    self._look.set()
+        except Exception:
+            logger.exception("wake-ups have ended; the worker goes on by polling")
+
+    async def _watch_unregistered(self) -> None:
+        """Warn once per name of due sagas that no worker here can take."""
+        lease = self._engine.execution_lease
+        while True:
+            await asyncio.sleep(UNREGISTERED_CHECK)
+            try:
+                page = await self._engine.store.find(Query(overdue_by=lease))
+            except SagaError as error:
+                logger.debug("overdue sagas could not be listed: %s", error)
+                continue
+            self._warn_of(page.records)
+
+    def _warn_of(self, overdue: Sequence[SagaRecord]) -> None:
+        for record in overdue:
+            name = (record.saga_name, record.definition_version)
+            if name in self._warned or self._engine.registry.knows(record):
+                continue
+            self._warned.add(name)
+            logger.warning(
+                "saga '%s' version '%s' is due but cannot be driven here: it is not registered, or "
+                "its definition has changed (for example saga %s). It stays due until a worker "
+                "that has registered it runs.",
+                *name,
+                record.saga_id,
+            )
