@@ -1,0 +1,122 @@
+"""The commands: `saga demo`, `saga db`, `saga backends`.
+
+Exit codes: 0 all is well, 1 the answer is no (a migration is pending, the demo did not go as it
+should), 2 it could not be done, with one line that says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from saga_console.demo import run_demo
+from saga_core.errors import SagaError, StoreUrlError
+from saga_core.hookspecs import SchemaStatus
+from saga_core.plugins import available_backends, resolve_store
+
+__all__ = ["app"]
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="saga",
+    help="Sagas that always end.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show locals, and so passwords
+)
+db = typer.Typer(help="Look after the schema of a store.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Url = Annotated[str, typer.Argument(help="Store URL, such as postgresql://user@host/database")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="An option of the backend, key=value; repeatable."),
+]
+
+
+@app.command()
+def backends() -> None:
+    """List the stores that can be used here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("scheme", "from", "what it is"):
+        table.add_column(column, overflow="fold")
+    for info in available_backends().values():
+        if info.usable:
+            can = ", ".join(sorted(info.capabilities))
+            what = escape(f"{info.summary} ({can})" if can else str(info.summary))
+        else:
+            what = f"[yellow]not usable: {escape(str(info.problem))}[/]"
+        table.add_row(info.name, escape(f"{info.distribution} {info.version}"), what)
+    console.print(table)
+
+
+@db.command()
+def status(url: Url, option: Options = None) -> None:
+    """Tell whether migrations are pending; exit 1 if so. Changes nothing."""
+    if _run(_schema("status", url, option)):
+        raise typer.Exit(1)
+
+
+@db.command()
+def upgrade(url: Url, option: Options = None) -> None:
+    """Run the pending migrations, once, whoever else tries."""
+    _run(_schema("upgrade", url, option))
+
+
+@app.command()
+def demo(
+    url: Annotated[
+        str | None,
+        typer.Option(help="Run it on this store instead of SQLite in a temporary file."),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the sagas in the store.")] = False,
+) -> None:
+    """Show an order saga that completes, one that is rolled back, one whose worker is killed."""
+    if not _run(run_demo(console, url=url, keep=keep)):
+        raise typer.Exit(1)
+
+
+async def _schema(verb: str, url: str, pairs: list[str] | None) -> bool:
+    """Run one verb of the backend's schema manager; return whether anything is pending."""
+    target = resolve_store(url, **_parse(pairs or []))
+    schema = target.backend.schema
+    if schema is None:
+        console.print(f"{target.backend.name}: nothing to migrate, it has no schema of its own")
+        return False
+    act = schema.upgrade if verb == "upgrade" else schema.status
+    standing: SchemaStatus = await act(target.url, target.options)
+    text = f"{target.backend.name}: schema version {standing.current} of {standing.latest}"
+    if standing.pending:
+        console.print(f"{text}; pending: {escape(', '.join(standing.pending))}")
+    else:
+        console.print(f"{text}; up to date")
+    return bool(standing.pending)
+
+
+def _parse(pairs: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise StoreUrlError("-o takes key=value, as in -o namespace=orders")
+        options[key] = value
+    return options
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; one clear line for an error of ours."""
+    try:
+        return asyncio.run(work)
+    except SagaError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(2) from None
