@@ -1,0 +1,117 @@
+"""The matrix: `nox` for what a contributor runs, `nox -t matrix` for all of it.
+
+| session                  | what it shows                                     | in bare `nox` |
+|--------------------------|---------------------------------------------------|---------------|
+| unit-3.x                 | the core, plugins, console; no server             | current 3.x   |
+| conformance(backend)-3.x | a store keeps the SagaStore contract              | current 3.x   |
+| crash(backend)           | kill -9 at every store call, every saga ends      | yes           |
+| types, lint              | mypy --strict; ruff, format, layers               | yes           |
+| readme                   | the README's code and the examples run as printed | yes           |
+| packaging-3.x            | the wheel alone in an empty environment           | current 3.x   |
+| lower_bounds             | the oldest dependencies that we say will do       | no            |
+
+PostgreSQL needs no set-up: the tests start a server of their own, from PATH or from a wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
+STORES = ["memory", "sqlite", "postgresql", "sql-sqlite", "sql-postgresql"]
+DURABLE = ["sqlite", "postgresql"]
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = [
+    f"unit-{CURRENT}",
+    *(f"conformance-{CURRENT}(backend='{store}')" for store in STORES),
+    *(f"crash(backend='{store}')" for store in DURABLE),
+    "types",
+    "lint",
+    "readme",
+    f"packaging-{CURRENT}",
+]
+
+# Interpreters that pyenv has built but not put on PATH.
+_pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PATH"] = os.pathsep.join(
+    [os.environ.get("PATH", ""), *(str(path) for path in sorted(_pyenv.glob("3.*/bin")))]
+)
+
+
+@nox.session(python=PYTHONS, tags=["matrix"])
+def unit(session: nox.Session) -> None:
+    """Run everything that needs no server."""
+    _install(session)
+    _pytest(session, "tests", "--ignore=tests/conformance", "--ignore=tests/crash")
+
+
+@nox.session(python=PYTHONS, tags=["matrix"])
+@nox.parametrize("backend", STORES)
+def conformance(session: nox.Session, backend: str) -> None:
+    """Run the conformance suite and the backend's own tests on one store."""
+    _install(session)
+    _pytest(session, *_tests_of("conformance", backend))
+
+
+@nox.session(tags=["matrix"])
+@nox.parametrize("backend", DURABLE)
+def crash(session: nox.Session, backend: str) -> None:
+    """Kill workers at every store call and in every step; every saga must end."""
+    _install(session)
+    _pytest(session, *_tests_of("crash", backend))
+
+
+@nox.session(tags=["matrix"])
+def types(session: nox.Session) -> None:
+    """Check the types."""
+    _install(session)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(tags=["matrix"])
+def lint(session: nox.Session) -> None:
+    """Check style, format and layers."""
+    _install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(tags=["matrix"])
+def readme(session: nox.Session) -> None:
+    """Run the README's code, and the examples."""
+    _install(session)
+    _pytest(session, "tests/readme", "tests/examples", "tests/console")
+
+
+@nox.session(python=PYTHONS, tags=["matrix"])
+def packaging(session: nox.Session) -> None:
+    """Install the wheel into empty environments."""
+    _install(session)
+    _pytest(session, "tests/packaging")
+
+
+@nox.session(python=PYTHONS[0], tags=["matrix"])
+def lower_bounds(session: nox.Session) -> None:
+    """Run the unit tests on the oldest dependencies that pyproject.toml allows."""
+    _install(session)
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["postgresql"], *extras["sqlite"], *extras["cli"]]
+    session.install(*sorted({requirement.replace(">=", "==") for requirement in wanted}))
+    _pytest(session, "tests/core", "tests/plugins", "tests/conformance", "tests/console")
+
+
+def _install(session: nox.Session) -> None:
+    session.install("-q", "-e", ".[dev]")
+
+
+def _pytest(session: nox.Session, *args: str) -> None:
+    session.run("python", "-m", "pytest", "-q", *args, *session.posargs)
