@@ -1,0 +1,62 @@
+"""The wheel, built once, and empty environments to put it into."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+Run = Callable[..., str]
+MakeVenv = Callable[[str], Path]
+
+
+def run(command: Sequence[str | Path], *, cwd: Path) -> str:
+    """Run a program far from the source tree; return its output, fail with it on an error."""
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**environment, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree. Built with the hatchling at hand, so nothing is downloaded."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+         "-w", folder, ROOT],
+        cwd=folder,
+    )  # fmt: skip
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def core_alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeVenv:
+    """Make an environment that holds the wheel and what it cannot do without; return its Python."""
+    made: dict[str, Path] = {}
+
+    def make(interpreter: str) -> Path:
+        if interpreter not in made:
+            folder = tmp_path_factory.mktemp("venv")
+            run([interpreter, "-m", "venv", folder], cwd=folder)
+            python = folder / "bin" / "python"
+            run([python, "-m", "pip", "install", "-q", wheel], cwd=folder)
+            made[interpreter] = python
+        return made[interpreter]
+
+    return make
