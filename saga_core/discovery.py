@@ -67,7 +67,7 @@ class Published:
             raise
         except ModuleNotFoundError as error:
             raise import_failed(self, error) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BackendConflictError(f"{self} cannot be loaded: {_words(error)}") from error
         if not isinstance(spec, BackendSpec):
             raise BackendConflictError(

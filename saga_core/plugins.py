@@ -91,9 +91,8 @@ def available_backends() -> Mapping[str, BackendInfo]:
         info = BackendInfo(name=name, distribution=backend.distribution, version=backend.version)
         try:
             spec = backend.load()
-        except Exception as error:
-            problem = str(error) if isinstance(error, SagaError) else repr(error)
-            found[name] = replace(info, problem=problem)
+        except SagaError as error:
+            found[name] = replace(info, problem=str(error))
         else:
             found[name] = replace(info, summary=spec.summary, capabilities=spec.capabilities)
     return found

@@ -222,6 +222,7 @@ def test_a_name_published_twice_names_both_distributions(publish: Publish) -> No
         (backend("store"), "calls itself 'store'"),
         ("syntax error", "cannot be loaded: SyntaxError"),
         ("raise RuntimeError('broken')", "cannot be loaded: RuntimeError: broken"),
+        ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
         ("from saga_core.hookspecs import nothing", "cannot be loaded: ImportError"),
         (
             "from saga_core.hookspecs import hookimpl\n@hookimpl\ndef saga_backend(): return 3\n",
