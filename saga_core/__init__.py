@@ -1,1 +1,92 @@
-"""."""
+"""Sagas that always end: typed steps, real compensation, durable recovery.
+
+    async with open_store("sqlite:///orders.db") as store:
+        orchestrator = SagaOrchestrator(store=store)
+        orchestrator.register("create_order_v1", build_order_saga())
+        saga_id = await orchestrator.start(
+            saga_name="create_order_v1", initial_data={"order_id": "order-123"}
+        )
+
+What is listed here is for users. Who writes a backend also needs `saga_core.hookspecs`,
+`saga_core.records` and `saga_core.store`.
+"""
+
+from saga_core.admin import SagaAdmin
+from saga_core.builder import SagaBuilder
+from saga_core.codec import PayloadLimits
+from saga_core.definition import InputContext, SagaDefinition, StepRef
+from saga_core.engine import SagaEngine
+from saga_core.errors import (
+    ActiveSagaAlreadyExistsError,
+    BackendConflictError,
+    BackendNotFoundError,
+    MissingDriverError,
+    NonRetryableError,
+    PayloadError,
+    SagaDefinitionError,
+    SagaError,
+    SagaNotFoundError,
+    SagaStateError,
+    SchemaError,
+    StaleVersionError,
+    StoreUnavailableError,
+    StoreUrlError,
+    TypeValidationError,
+)
+from saga_core.hookspecs import Capability, ObservedEvent, hookimpl
+from saga_core.orchestrator import SagaOrchestrator
+from saga_core.plugins import BackendInfo, available_backends, open_store
+from saga_core.records import Query
+from saga_core.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
+from saga_core.snapshot import HistoryItem, SagaAdminSnapshot, SagaSnapshot
+from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.step import BaseStep, StepContext
+from saga_core.store import SagaStore
+from saga_core.worker import SagaWorker
+
+__all__ = [
+    "ActiveSagaAlreadyExistsError",
+    "BackendConflictError",
+    "BackendInfo",
+    "BackendNotFoundError",
+    "BaseStep",
+    "Capability",
+    "Direction",
+    "EntryKind",
+    "ExponentialRetry",
+    "FixedRetry",
+    "HistoryItem",
+    "InputContext",
+    "MissingDriverError",
+    "NoRetry",
+    "NonRetryableError",
+    "ObservedEvent",
+    "PayloadError",
+    "PayloadLimits",
+    "Query",
+    "RetryPolicy",
+    "SagaAdmin",
+    "SagaAdminSnapshot",
+    "SagaBuilder",
+    "SagaDefinition",
+    "SagaDefinitionError",
+    "SagaEngine",
+    "SagaError",
+    "SagaNotFoundError",
+    "SagaOrchestrator",
+    "SagaSnapshot",
+    "SagaStateError",
+    "SagaStatus",
+    "SagaStore",
+    "SagaWorker",
+    "SchemaError",
+    "StaleVersionError",
+    "StepContext",
+    "StepRef",
+    "StoreUnavailableError",
+    "StoreUrlError",
+    "TypeValidationError",
+    "available_backends",
+    "hookimpl",
+    "open_store",
+]

@@ -187,5 +187,3 @@ def _operator(actor: str | None, reason: str | None) -> Operator:
     check_label(actor, "actor")
     check_label(reason, "reason")
     return Operator(actor=actor, reason=reason)
-
-

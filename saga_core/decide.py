@@ -209,8 +209,9 @@ def decide(
 ) -> Decision:
     """Return what follows from what happened to a saga in this state.
 
-    `outputs` has the steps with an output, the one that `happened` brings included. Raises `SagaStateError`, which names the
-    status found and those that would do, for a request that the state does not allow.
+    `outputs` has the steps with an output, the one that `happened` brings included. Raises
+    `SagaStateError`, which names the status found and those that would do, for a request that the
+    state does not allow.
     """
     match happened:
         case Started(next_input, token):
@@ -407,9 +408,7 @@ def _compensated(
     done: Compensated,
 ) -> Decision:
     spec = _current(definition, state)
-    entry = NewEntry(
-        kind=EntryKind.COMPENSATED, step_id=spec.step_id, attempt=state.attempt + 1
-    )
+    entry = NewEntry(kind=EntryKind.COMPENSATED, step_id=spec.step_id, attempt=state.attempt + 1)
     return _roll_back(definition, state, outputs, spec.index, done.token, (entry,))
 
 
@@ -448,9 +447,7 @@ def _event_arrived(
     entry = NewEntry(
         kind=EntryKind.EVENT, step_id=state.step_id, attempt=state.attempt, input=arrived.event
     )
-    woken = replace(
-        state, status=SagaStatus.RUNNING, token=arrived.token, waiting_for=None
-    )
+    woken = replace(state, status=SagaStatus.RUNNING, token=arrived.token, waiting_for=None)
     if isinstance(arrived.next_input, Unmappable):
         failure = arrived.next_input.failure
         return _fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
@@ -571,9 +568,7 @@ def _ended(state: SagaState, status: SagaStatus) -> SagaState:
     return replace(state, status=status, active=False, token=None, waiting_for=None)
 
 
-def _stuck(
-    state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()
-) -> Decision:
+def _stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()) -> Decision:
     parked = replace(
         state,
         status=SagaStatus.STUCK,

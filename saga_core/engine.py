@@ -38,7 +38,6 @@ from saga_core.errors import (
     SagaError,
     SagaStateError,
     StaleVersionError,
-    StoreUnavailableError,
 )
 from saga_core.failure import failure_of
 from saga_core.lease import LeaseKeeper
@@ -184,7 +183,9 @@ class SagaEngine:
             until = min(until, live.trusted_until)
         try:
             committed = await settle(
-                lambda: self.store.commit(transition), what=f"commit of {live.position}", until=until
+                lambda: self.store.commit(transition),
+                what=f"commit of {live.position}",
+                until=until,
             )
         except StaleVersionError as error:
             raise LeaseLostError(
@@ -244,9 +245,7 @@ class SagaEngine:
         shape = spec.signature.execute
         out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
         try:
-            output, value = spec.output.roundtrip(
-                out, what=f"output of {what}", limits=self.limits
-            )
+            output, value = spec.output.roundtrip(out, what=f"output of {what}", limits=self.limits)
         except Exception as error:
             return StepFailed(failure_of(error, unrecordable=True), uuid4(), 0.0)
         live.assume(spec.step_id, output, value)
@@ -474,9 +473,7 @@ class SagaEngine:
 
     async def release_new(self, saga_id: UUID) -> None:
         """Release a saga that we may have created with a lease of ours, due now."""
-        await to_the_end(
-            self.store.release(self.worker, [Held(saga_id, 1)], delay=timedelta(0))
-        )
+        await to_the_end(self.store.release(self.worker, [Held(saga_id, 1)], delay=timedelta(0)))
 
     # --- watching -------------------------------------------------------------------------------
 

@@ -80,5 +80,3 @@ def _lease(engine: SagaEngine, decision: Decision, drive: bool) -> Lease | Lease
     if decision.drive and drive:
         return Lease(engine.worker, engine.execution_lease)
     return LeaseAction.RELEASE
-
-

@@ -125,7 +125,5 @@ class LeaseKeeper:
 
     def _trusted_ones(self) -> list[LiveSaga]:
         return [
-            live
-            for live in self._held.values()
-            if live.call.interrupt is not Interrupt.LEASE_LOST
+            live for live in self._held.values() if live.call.interrupt is not Interrupt.LEASE_LOST
         ]

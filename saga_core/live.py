@@ -29,7 +29,7 @@ class LiveSaga:
         limits: PayloadLimits,
         signals: tuple[StoredSignal, ...] = (),
     ) -> None:
-        """`signals` is the inbox up to `record.seen`. Raises `PayloadError` for undecodable data."""
+        """`signals` is the inbox up to `record.seen`. Raises `PayloadError` for bad data."""
         self.saga_id: UUID = record.saga_id
         self.saga_name = record.saga_name
         self.registration = registration

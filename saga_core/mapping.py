@@ -7,7 +7,7 @@ from typing import Any
 
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.decide import Failure, Mapped, NextInput, Recorded, Unmappable
-from saga_core.definition import InputContext, SagaDefinition, StepSpec
+from saga_core.definition import InputContext, OutputTexts, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
 from saga_core.failure import failure_of
 
@@ -37,9 +37,7 @@ def map_input(
 def first_input(definition: SagaDefinition, data: str, limits: PayloadLimits) -> NextInput:
     """Compute the first step's input from a saga's initial data."""
     initial_data = decode_json(data, what="initial_data")
-    return map_input(
-        definition.steps[0], lambda: (input_context(initial_data, {}, ()),), limits
-    )
+    return map_input(definition.steps[0], lambda: (input_context(initial_data, {}, ()),), limits)
 
 
 def input_context(

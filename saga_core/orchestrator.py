@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 from saga_core.codec import PayloadLimits, decode_json, encode_json
 from saga_core.decide import EventArrived, Happened, Started, decide
-from saga_core.engine import SagaEngine
 from saga_core.definition import SagaDefinition
+from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError, SagaStateError, StoreUnavailableError
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
@@ -232,9 +232,9 @@ def _check_same(new: NewSaga, record: SagaRecord) -> None:
             f"started as a '{new.saga_name}': use another saga_id",
             saga_id=new.saga_id,
         )
-    same = record.data == new.data or decode_json(
-        record.data, what="initial_data"
-    ) == decode_json(new.data, what="initial_data")
+    same = record.data == new.data or decode_json(record.data, what="initial_data") == decode_json(
+        new.data, what="initial_data"
+    )
     if not same or record.aggregation_id != new.aggregation_id:
         raise SagaStateError(
             f"saga {new.saga_id} exists already with other initial_data or another "

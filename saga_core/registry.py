@@ -38,9 +38,7 @@ class Registry:
         self._latest: dict[str, Registration] = {}
         self._claimable: tuple[Registered, ...] = ()
 
-    def add(
-        self, name: str, definition: SagaDefinition, *, version: str, max_crashes: int
-    ) -> None:
+    def add(self, name: str, definition: SagaDefinition, *, version: str, max_crashes: int) -> None:
         """Register a definition. Raises `SagaDefinitionError`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise SagaDefinitionError(

@@ -138,9 +138,7 @@ class WorkQueue(Protocol):
         """
         ...
 
-    async def release(
-        self, worker: str, held: Sequence[Held], *, delay: timedelta
-    ) -> None:
+    async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:
         """Give back what is still this worker's under this fence, due `delay` from now.
 
         `version`, `fence` and `reclaims` stay. A repeat, and what is not ours any more, is no

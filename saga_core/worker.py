@@ -7,7 +7,6 @@ import logging
 import signal as signals
 import types
 from collections.abc import Sequence
-from contextlib import aclosing
 from datetime import timedelta
 from typing import Self
 from uuid import UUID, uuid4
@@ -235,10 +234,9 @@ class SagaWorker:
     async def _listen(self) -> None:
         """Look at the store whenever it says that something is due."""
         try:
-            async with aclosing(self._engine.store.wakeups()) as wakeups:
-                async for _ in wakeups:
-                    self._pause = FIRST_POLL
-                    self._look.set()
+            async for _ in self._engine.store.wakeups():
+                self._pause = FIRST_POLL
+                self._look.set()
         except Exception:
             logger.exception("wake-ups have ended; the worker goes on by polling")
 

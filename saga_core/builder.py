@@ -1,0 +1,245 @@
+"""`SagaBuilder`: put steps together, and hear at once what does not fit."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from saga_core.codec import PayloadCodec
+from saga_core.definition import InputContext, SagaDefinition, StepRef, StepSpec
+from saga_core.errors import SagaDefinitionError
+from saga_core.retry import NoRetry, RetryPolicy
+from saga_core.step import BaseStep
+
+__all__ = ["SagaBuilder"]
+
+Out = TypeVar("Out")
+
+_STEP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class SagaBuilder:
+    """Collects the steps of a saga. They run in the order in which they were added."""
+
+    def __init__(self, *, compensate_on_failure: bool = True) -> None:
+        """Without `compensate_on_failure` a saga that fails ends as FAILED, nothing undone."""
+        self._compensate_on_failure = compensate_on_failure
+        self._steps: dict[str, StepSpec] = {}
+
+    def add_step(
+        self,
+        *,
+        step: BaseStep[Any, Out],
+        input_map: Callable[..., Any],
+        timeout: timedelta | None = None,
+        retry_policy: RetryPolicy | None = None,
+        depends_on: StepRef[Any] | Sequence[StepRef[Any]] | None = None,
+        step_id: str | None = None,
+        compensation_timeout: timedelta | None = None,
+        compensation_retry_policy: RetryPolicy | None = None,
+    ) -> StepRef[Out]:
+        """Add a step and return a reference to its output.
+
+        `input_map` computes the step's input: from an `InputContext`, or with `depends_on` from
+        the output of each step named there. It must be pure: it may run again. Without a retry
+        policy there is one attempt. `step_id` defaults to `step_{n}`, counted from 0; sagas in
+        flight refer to it, so keep it when code changes. Raises `SagaDefinitionError`.
+        """
+        number = len(self._steps)
+        step_id = self._checked_id(step_id, number)
+        if isinstance(step, type):
+            raise SagaDefinitionError(
+                f"step '{step_id}': got the class {step.__name__}; pass an instance, "
+                f"step={step.__name__}()"
+            )
+        if not isinstance(step, BaseStep):
+            raise SagaDefinitionError(
+                f"step '{step_id}': step must be a BaseStep, got {type(step).__name__}"
+            )
+        where = f"step '{step_id}' ({type(step).__name__})"
+        signature = type(step).__saga_signature__
+        if signature is None:
+            raise SagaDefinitionError(f"{where}: its class has no execute method")
+        references = self._checked_references(depends_on, where)
+        spec = StepSpec(
+            step_id=step_id,
+            index=number,
+            step=step,
+            signature=signature,
+            input_map=input_map,
+            depends_on=tuple(reference.step_id for reference in references),
+            timeout=_checked_timeout(timeout, "timeout", where),
+            retry_policy=_checked_policy(retry_policy, "retry_policy", where),
+            compensation_timeout=_checked_timeout(
+                compensation_timeout, "compensation_timeout", where
+            ),
+            compensation_retry_policy=_checked_policy(
+                compensation_retry_policy, "compensation_retry_policy", where
+            ),
+            input=PayloadCodec(signature.input_type, what=f"{where}, input"),
+            output=PayloadCodec(signature.output_type, what=f"{where}, output"),
+        )
+        arguments = [reference.output_type for reference in references] or [InputContext]
+        _check_map(input_map, arguments, signature.input_type, where)
+        self._steps[step_id] = spec
+        return StepRef(step_id, signature.output_type, self)
+
+    def build(self) -> SagaDefinition:
+        """Return the saga, which later changes of the builder do not touch.
+
+        Raises `SagaDefinitionError` for a saga without steps.
+        """
+        if not self._steps:
+            raise SagaDefinitionError("the saga has no steps: call add_step before build")
+        return SagaDefinition(tuple(self._steps.values()), self._compensate_on_failure)
+
+    def _checked_id(self, step_id: str | None, number: int) -> str:
+        if step_id is None:
+            step_id = f"step_{number}"
+        if not isinstance(step_id, str) or not _STEP_ID.fullmatch(step_id):
+            raise SagaDefinitionError(
+                f"step_id {step_id!r} is not valid: use 1 to 64 letters, digits, '_', '.' or '-', "
+                "beginning with a letter or digit"
+            )
+        if step_id in self._steps:
+            raise SagaDefinitionError(
+                f"there are two steps with the id '{step_id}': give one of them another step_id"
+            )
+        return step_id
+
+    def _checked_references(
+        self, depends_on: StepRef[Any] | Sequence[StepRef[Any]] | None, where: str
+    ) -> tuple[StepRef[Any], ...]:
+        if depends_on is None:
+            return ()
+        references = (depends_on,) if isinstance(depends_on, StepRef) else depends_on
+        if isinstance(references, str) or not isinstance(references, Sequence):
+            raise SagaDefinitionError(
+                f"{where}: depends_on must be what add_step returned, got {depends_on!r}"
+            )
+        for reference in references:
+            if not isinstance(reference, StepRef):
+                raise SagaDefinitionError(
+                    f"{where}: depends_on must be what add_step returned, got {reference!r}"
+                )
+            if reference.builder is not self:
+                raise SagaDefinitionError(
+                    f"{where}: depends_on refers to step '{reference.step_id}' of another builder"
+                )
+        return tuple(references)
+
+
+def _checked_timeout(value: timedelta | None, name: str, where: str) -> timedelta | None:
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise SagaDefinitionError(
+            f"{where}: {name} must be a timedelta, got {type(value).__name__}"
+        )
+    if value <= timedelta(0):
+        raise SagaDefinitionError(f"{where}: {name} must be above zero, got {value}")
+    return value
+
+
+def _checked_policy(value: RetryPolicy | None, name: str, where: str) -> RetryPolicy:
+    if value is None:
+        return NoRetry()
+    if not isinstance(value, RetryPolicy):
+        raise SagaDefinitionError(
+            f"{where}: {name} must be a RetryPolicy such as FixedRetry(...), got "
+            f"{type(value).__name__}"
+        )
+    return value
+
+
+def _check_map(
+    input_map: Callable[..., Any], arguments: Sequence[Any], result: Any, where: str
+) -> None:
+    """Compare a map's annotations with what it will get and what the step needs."""
+    if not callable(input_map):
+        raise SagaDefinitionError(
+            f"{where}: input_map must be callable, got {type(input_map).__name__}"
+        )
+    function = _underlying(input_map)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise SagaDefinitionError(f"{where}: input_map must be a plain function, not async")
+    try:
+        parameters = [
+            parameter
+            for parameter in inspect.signature(input_map).parameters.values()
+            if parameter.kind
+            in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        inspect.signature(input_map).bind(*arguments)
+    except TypeError as error:
+        raise SagaDefinitionError(
+            f"{where}: input_map is called with {len(arguments)} argument(s) "
+            f"({', '.join(_name(argument) for argument in arguments)}), which does not fit: {error}"
+        ) from None
+    except ValueError:  # a builtin without a signature
+        return
+    hints = _hints(function)
+    for parameter, wanted in zip(parameters, arguments, strict=False):
+        found = hints.get(parameter.name, Any)
+        if not _accepts(found, wanted):
+            raise SagaDefinitionError(
+                f"{where}: input_map takes '{parameter.name}: {_name(found)}', but it will get "
+                f"{_name(wanted)}"
+            )
+    found = hints.get("return", Any)
+    if not _fits(found, result):
+        raise SagaDefinitionError(
+            f"{where}: input_map returns {_name(found)}, but the step needs {_name(result)}"
+        )
+
+
+def _underlying(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        return type(function).__call__
+    return function
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    if isinstance(function, type):
+        return {}
+    try:
+        return typing.get_type_hints(function)
+    except Exception:
+        return {}  # types known to a type checker only
+
+
+def _accepts(annotation: Any, given: Any) -> bool:
+    """Whether a parameter annotated like this takes a value of the given type."""
+    if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
+        return True
+    if annotation == given or typing.get_origin(annotation) is given:
+        return True
+    options = typing.get_args(annotation)
+    if given in options or (Any in options and typing.get_origin(annotation) is typing.Union):
+        return True
+    return _is_subclass(given, annotation)
+
+
+def _fits(annotation: Any, needed: Any) -> bool:
+    """Whether a value returned under this annotation can be the step's input."""
+    if annotation is Any or annotation == needed or isinstance(annotation, TypeVar):
+        return True
+    origin = typing.get_origin(annotation) or annotation
+    if _is_subclass(origin, Mapping):
+        return True  # validated into the step's type when it is there
+    return _is_subclass(annotation, needed)
+
+
+def _is_subclass(kind: Any, parent: Any) -> bool:
+    return isinstance(kind, type) and isinstance(parent, type) and issubclass(kind, parent)
+
+
+def _name(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else str(kind)

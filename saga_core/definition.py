@@ -1,0 +1,203 @@
+"""What a saga consists of: its steps in order, and what an input map sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from pydantic import PydanticUserError, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from saga_core.codec import PayloadCodec, decode_json
+from saga_core.errors import SagaDefinitionError, SagaStateError
+from saga_core.retry import RetryPolicy
+from saga_core.step import BaseStep, StepSignature
+
+__all__ = ["InputContext", "OutputTexts", "SagaDefinition", "StepRef", "StepSpec"]
+
+Out = TypeVar("Out")
+
+MAX_FINGERPRINT = 1000
+
+
+@dataclass(frozen=True)
+class StepRef(Generic[Out]):
+    """Names a step that was added to a builder, for `depends_on` and `output_of`."""
+
+    step_id: str
+    output_type: type[Out]
+    builder: object = field(default=None, repr=False, compare=False)
+    """Which builder made it; a reference works with that one only."""
+
+
+class OutputTexts(Mapping[str, Any]):
+    """The outputs on record as JSON values, decoded when looked at."""
+
+    def __init__(self, texts: Mapping[str, Any]) -> None:
+        """`texts` maps step ids to anything with an `output` text."""
+        self._texts = texts
+
+    def __getitem__(self, step_id: str) -> Any:
+        return decode_json(self._texts[step_id].output, what=f"output of step '{step_id}'")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def text(self, step_id: str) -> str:
+        """Return the stored text itself. Raises `KeyError`."""
+        text: str = self._texts[step_id].output
+        return text
+
+
+@dataclass(frozen=True)
+class InputContext:
+    """What a root input map sees. Read it, never change it."""
+
+    initial_data: Any
+    step_outputs: Mapping[str, Any]
+    """JSON values by step id; `output_of` gives them typed."""
+    events: Sequence[Any] = ()
+    """What `notify` brought so far, oldest first."""
+
+    @property
+    def latest_event(self) -> Any | None:
+        return self.events[-1] if self.events else None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """Return all of it as one mapping of JSON values."""
+        return {
+            "initial_data": self.initial_data,
+            "step_outputs": dict(self.step_outputs),
+            "events": list(self.events),
+        }
+
+    def output_of(self, ref: StepRef[Out]) -> Out:
+        """Return a step's output as its type. Raises `SagaStateError` if there is none yet."""
+        try:
+            value = self.step_outputs[ref.step_id]
+        except KeyError:
+            raise SagaStateError(
+                f"step '{ref.step_id}' has no output yet; done so far: "
+                f"{', '.join(self.step_outputs) or 'nothing'}"
+            ) from None
+        adapter: TypeAdapter[Out] = TypeAdapter(ref.output_type)
+        return adapter.validate_python(value, by_alias=False, by_name=True)
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """A step in its place in a saga."""
+
+    step_id: str
+    index: int
+    step: BaseStep[Any, Any]
+    signature: StepSignature
+    input_map: Callable[..., Any]
+    depends_on: tuple[str, ...]
+    timeout: timedelta | None
+    retry_policy: RetryPolicy
+    compensation_timeout: timedelta | None
+    compensation_retry_policy: RetryPolicy
+    input: PayloadCodec = field(repr=False)
+    output: PayloadCodec = field(repr=False)
+
+    @property
+    def can_compensate(self) -> bool:
+        return self.signature.compensate is not None
+
+
+@dataclass(frozen=True)
+class SagaDefinition:
+    """A saga's steps, immutable. Made by `SagaBuilder.build`."""
+
+    steps: tuple[StepSpec, ...]
+    compensate_on_failure: bool = True
+
+    @cached_property
+    def _by_id(self) -> dict[str, StepSpec]:
+        return {spec.step_id: spec for spec in self.steps}
+
+    def step(self, step_id: str) -> StepSpec:
+        """Return a step. Raises `SagaDefinitionError` for an unknown id."""
+        spec = self._by_id.get(step_id)
+        if spec is None:
+            raise SagaDefinitionError(
+                f"the saga has no step '{step_id}'; its steps: {', '.join(self._by_id)}"
+            )
+        return spec
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identify the steps and their types: what a saga in flight depends on.
+
+        Equal across processes and Python versions; descriptions and titles do not count.
+        """
+        parts = [f"{spec.step_id}:{_schema_hash(spec)}" for spec in self.steps]
+        text = ",".join(parts)
+        if len(text) <= MAX_FINGERPRINT:
+            return text
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}:{len(parts)}"
+
+    def differences(self, stored: str) -> list[str]:
+        """Say in sentences how this definition differs from a stored fingerprint."""
+        if stored == self.fingerprint:
+            return []
+        if stored.startswith("sha256:") or self.fingerprint.startswith("sha256:"):
+            return [f"its {len(self.steps)} steps or their types are not those it was started with"]
+        before = dict(part.rsplit(":", 1) for part in stored.split(",") if ":" in part)
+        now = dict(part.rsplit(":", 1) for part in self.fingerprint.split(","))
+        found = [f"step '{step_id}' is gone" for step_id in before if step_id not in now]
+        previous: str | None = None
+        for step_id in now:
+            if step_id not in before:
+                where = "at the beginning" if previous is None else f"after '{previous}'"
+                found.append(f"step '{step_id}' was added {where}")
+            elif before[step_id] != now[step_id]:
+                found.append(f"the input or output schema of step '{step_id}' has changed")
+            previous = step_id
+        kept_before = [step_id for step_id in before if step_id in now]
+        kept_now = [step_id for step_id in now if step_id in before]
+        if kept_before != kept_now:
+            found.append(f"the order of the steps has changed from {kept_before} to {kept_now}")
+        return found or ["its steps are not those it was started with"]
+
+
+def _schema_hash(spec: StepSpec) -> str:
+    shapes = [_schema(spec.input), _schema(spec.output)]
+    text = json.dumps(shapes, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _schema(codec: PayloadCodec) -> Any:
+    try:
+        schema = codec.adapter.json_schema(by_alias=False, mode="validation")
+    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        kind = codec.kind
+        return getattr(kind, "__qualname__", str(kind))
+    return _without_words(schema)
+
+
+def _without_words(schema: Any) -> Any:
+    """Drop what only people read; a property that has such a name stays."""
+    if isinstance(schema, list):
+        return [_without_words(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key in ("title", "description", "examples", "deprecated"):
+            continue
+        if key in ("properties", "$defs") and isinstance(value, dict):
+            kept[key] = {name: _without_words(item) for name, item in value.items()}
+        else:
+            kept[key] = _without_words(value)
+    return kept

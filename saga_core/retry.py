@@ -1,0 +1,83 @@
+"""When to try a step again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from saga_core.errors import NonRetryableError
+
+__all__ = ["ExponentialRetry", "FixedRetry", "NoRetry", "RetryPolicy"]
+
+Delay = Annotated[timedelta, Field(ge=timedelta(0))]
+
+FOREVER = timedelta(days=36500)
+
+
+class RetryPolicy(BaseModel):
+    """How often a step may be executed, and how long to wait in between."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    max_attempts: int = Field(ge=1)
+    """Executions in all, the first one included."""
+    non_retryable: tuple[type[Exception], ...] = ()
+    """Exceptions that fail the step at once, subclasses included."""
+
+    def delay_after(self, failed_attempts: int, *, jitter: float) -> timedelta | None:
+        """Return how long to wait before the next attempt, or None if there is none left.
+
+        `jitter` is a random number in [0, 1), drawn by the caller.
+        """
+        if failed_attempts >= self.max_attempts:
+            return None
+        return self._delay(failed_attempts, jitter)
+
+    def retries(self, error: BaseException) -> bool:
+        """Tell whether this exception may be followed by another attempt."""
+        return not isinstance(error, (NonRetryableError, *self.non_retryable))
+
+    def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
+        return timedelta(0)
+
+
+class NoRetry(RetryPolicy):
+    """One attempt only."""
+
+    max_attempts: int = Field(default=1, ge=1, le=1)
+
+
+class FixedRetry(RetryPolicy):
+    """The same delay before each further attempt."""
+
+    delay: Delay
+
+    def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
+        return self.delay
+
+
+class ExponentialRetry(RetryPolicy):
+    """A delay that grows by `multiplier` with each failed attempt, up to `max_delay`."""
+
+    base_delay: Delay
+    multiplier: float = Field(default=2.0, ge=1.0, allow_inf_nan=False)
+    max_delay: Delay | None = None
+    jitter: float = Field(default=0.0, ge=0.0, le=1.0)
+    """The share of each delay that is left to chance: 0.2 waits 80 to 100 % of it."""
+
+    @model_validator(mode="after")
+    def _cap_is_not_below_base(self) -> Self:
+        if self.max_delay is not None and self.max_delay < self.base_delay:
+            raise ValueError("max_delay must not be shorter than base_delay")
+        return self
+
+    def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
+        cap = FOREVER if self.max_delay is None else self.max_delay
+        try:
+            seconds = self.base_delay.total_seconds() * self.multiplier ** (failed_attempts - 1)
+        except OverflowError:
+            seconds = float("inf")
+        full = min(seconds, cap.total_seconds())
+        return timedelta(seconds=full * (1.0 - self.jitter * jitter))

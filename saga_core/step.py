@@ -1,0 +1,244 @@
+"""Steps: the user's code, its types read from the annotations when the class is made."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+from saga_core.errors import TypeValidationError
+
+__all__ = ["BaseStep", "CallShape", "StepContext", "StepSignature"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class StepContext:
+    """What a step may know about the attempt it is in. Passed to whoever asks for it."""
+
+    __slots__ = (
+        "_cancelled",
+        "_lease_lost",
+        "attempt",
+        "event",
+        "fence",
+        "idempotency_key",
+        "saga_id",
+        "saga_name",
+        "step_id",
+        "token",
+    )
+
+    def __init__(
+        self,
+        *,
+        saga_id: UUID,
+        saga_name: str,
+        step_id: str,
+        attempt: int,
+        idempotency_key: str,
+        fence: int,
+        token: UUID,
+        event: Any = None,
+    ) -> None:
+        self.saga_id = saga_id
+        self.saga_name = saga_name
+        self.step_id = step_id
+        self.attempt = attempt
+        """Counts from 1 within the step and direction."""
+        self.idempotency_key = idempotency_key
+        """The same for every attempt with the same input, whoever makes it."""
+        self.fence = fence
+        """Rises with each new holder of the saga: a resource that has seen it refuses lower."""
+        self.token = token
+        """What `notify` needs to reach this step."""
+        self.event = event
+        """The latest event that `notify` brought, or None."""
+        self._cancelled = False
+        self._lease_lost = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt should end: timeout, lost lease or stop. For steps in threads."""
+        return self._cancelled
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether somebody else may drive the saga by now."""
+        return self._lease_lost
+
+    def _signal(self, *, cancelled: bool = True, lease_lost: bool = False) -> None:
+        self._cancelled = self._cancelled or cancelled
+        self._lease_lost = self._lease_lost or lease_lost
+
+
+@dataclass(frozen=True, slots=True)
+class CallShape:
+    """How a step's method wants to be called."""
+
+    takes_context: bool
+    is_async: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepSignature:
+    """A step's types, and its methods' shapes."""
+
+    input_type: Any
+    output_type: Any
+    execute: CallShape
+    compensate: CallShape | None
+    """None if the step has nothing to undo."""
+
+
+class BaseStep(Generic[In, Out]):
+    """One step of a saga: `execute`, and optionally `compensate`, which undoes it.
+
+        class Charge(BaseStep[ChargeInput, Payment]):
+            async def execute(self, inp: ChargeInput) -> Payment: ...
+            async def compensate(self, inp: ChargeInput, out: Payment) -> None: ...
+
+    Either may take one more parameter, a `StepContext`, and be a plain `def`, which runs in a
+    thread: it is asked to end by `ctx.cancelled`, never killed, and waited for. Steps run at
+    least once: use `ctx.idempotency_key` with the outside world. Instances are shared by all
+    sagas and keep no state of one. What is wrong with the annotations raises
+    `TypeValidationError` when the class is made.
+    """
+
+    __saga_signature__: ClassVar[StepSignature | None] = None
+
+    if TYPE_CHECKING:
+        # Any shape is allowed here; __init_subclass__ says which are right.
+        execute: Callable[..., Any]
+        compensate: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        execute = getattr(cls, "execute", None)
+        if execute is None:
+            if "compensate" in cls.__dict__:
+                raise TypeValidationError(
+                    f"step {cls.__qualname__} has compensate but no execute: define "
+                    "`async def execute(self, inp: ...) -> ...`"
+                )
+            return  # an abstract step between BaseStep and the real ones
+        if not {"execute", "compensate"} & cls.__dict__.keys():
+            return
+        caller_locals = sys._getframe(1).f_locals
+        cls.__saga_signature__ = _read_signature(cls, caller_locals)
+
+
+def _read_signature(cls: type, names: Mapping[str, Any]) -> StepSignature:
+    execute = _Method(cls, "execute", ("inp",), names)
+    input_type, output_type = execute.types["inp"], execute.types["return"]
+    declared = _declared_types(cls)
+    for word, found, wanted in zip(
+        ("input", "output"), (input_type, output_type), declared, strict=False
+    ):
+        if not isinstance(wanted, TypeVar) and found != wanted:
+            raise TypeValidationError(
+                f"step {cls.__qualname__}: execute has the {word} type {_name(found)}, but the "
+                f"class says BaseStep[...] with {_name(wanted)}: make them the same"
+            )
+    if getattr(cls, "compensate", None) is None:
+        return StepSignature(input_type, output_type, execute.shape, None)
+    compensate = _Method(cls, "compensate", ("inp", "out"), names)
+    for parameter, wanted in (("inp", input_type), ("out", output_type)):
+        found = compensate.types[parameter]
+        if found != wanted:
+            raise TypeValidationError(
+                f"step {cls.__qualname__}: compensate's parameter '{parameter}' is "
+                f"{_name(found)}, but execute's {'input' if parameter == 'inp' else 'output'} is "
+                f"{_name(wanted)}: make them the same"
+            )
+    if compensate.types.get("return", None) not in (None, type(None), Any):
+        raise TypeValidationError(
+            f"step {cls.__qualname__}: compensate returns {_name(compensate.types['return'])}; "
+            "what it returns is not kept, so annotate it `-> None`"
+        )
+    return StepSignature(input_type, output_type, execute.shape, compensate.shape)
+
+
+class _Method:
+    """The annotations of `execute` or `compensate`, with the types under our own names."""
+
+    def __init__(
+        self, cls: type, name: str, roles: tuple[str, ...], names: Mapping[str, Any]
+    ) -> None:
+        self._where = f"step {cls.__qualname__}: {name}"
+        self._wanted = f"`async def {name}(self, {', '.join(f'{role}: ...' for role in roles)}"
+        self._wanted += ") -> ...`" if name == "execute" else ") -> None`"
+        function = inspect.getattr_static(cls, name)
+        if not inspect.isfunction(function):
+            raise TypeValidationError(f"{self._where} must be a method, like {self._wanted}")
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeValidationError(f"{self._where} must not yield: return the output instead")
+        hints = self._hints(function, names)
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        fits = all(parameter.kind in plain for parameter in parameters)
+        if not fits or len(parameters) not in (len(roles), len(roles) + 1):
+            raise TypeValidationError(
+                f"{self._where} takes ({', '.join(str(p) for p in parameters)}); it needs "
+                f"{len(roles)} parameter(s) and may take a StepContext after them, like "
+                f"{self._wanted}"
+            )
+        self.types: dict[str, Any] = {}
+        for role, parameter in zip(roles, parameters, strict=False):
+            if parameter.name not in hints:
+                raise TypeValidationError(
+                    f"{self._where}: parameter '{parameter.name}' has no annotation, which tells "
+                    f"what is stored; write {self._wanted}"
+                )
+            self.types[role] = hints[parameter.name]
+        if "return" in hints:
+            self.types["return"] = hints["return"]
+        elif name == "execute":
+            raise TypeValidationError(
+                f"{self._where} has no return annotation, which tells what is stored; write "
+                f"{self._wanted}"
+            )
+        takes_context = len(parameters) > len(roles)
+        if takes_context:
+            last = parameters[-1]
+            if hints.get(last.name, StepContext) is not StepContext:
+                raise TypeValidationError(
+                    f"{self._where}: parameter '{last.name}' is {_name(hints[last.name])}; the "
+                    "only thing passed there is a StepContext"
+                )
+        self.shape = CallShape(takes_context, inspect.iscoroutinefunction(function))
+
+    def _hints(self, function: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(function, include_extras=True)
+        except NameError:
+            pass
+        except Exception as error:
+            raise self._unreadable(error) from error
+        try:  # types made inside a function, where the class is too
+            return typing.get_type_hints(function, localns=dict(names), include_extras=True)
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> TypeValidationError:
+        return TypeValidationError(
+            f"{self._where}: its annotations cannot be read ({error}): import the types where the "
+            "class is made, not only under TYPE_CHECKING"
+        )
+
+
+def _declared_types(cls: type) -> tuple[Any, ...]:
+    for ancestor in cls.__mro__:
+        for origin in getattr(ancestor, "__orig_bases__", ()):
+            if typing.get_origin(origin) is BaseStep:
+                return typing.get_args(origin)
+    return ()
+
+
+def _name(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else str(kind)
