@@ -50,14 +50,17 @@ def backends() -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("scheme", "from", "what it is"):
         table.add_column(column, overflow="fold")
+    problems = []
     for info in available_backends().values():
-        if info.usable:
-            can = ", ".join(sorted(info.capabilities))
-            what = escape(f"{info.summary} ({can})" if can else str(info.summary))
-        else:
-            what = f"[yellow]not usable: {escape(str(info.problem))}[/]"
+        can = ", ".join(sorted(info.capabilities))
+        what = escape(f"{info.summary} ({can})" if can else str(info.summary))
+        if info.problem is not None:
+            problems.append(info.problem)
+            what = "[yellow]not usable, see below[/]"
         table.add_row(info.name, escape(f"{info.distribution} {info.version}"), what)
     console.print(table)
+    for problem in problems:  # in one piece each, so that the pip line can be copied
+        console.print(f"\n[yellow]![/] {escape(problem)}", soft_wrap=True)
 
 
 @db.command()
