@@ -1,0 +1,258 @@
+"""Listing, counting, purging and moving sagas on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from saga_backends.postgresql.statements import Statements
+from saga_backends.sql.rows import (
+    HISTORY_COLUMNS,
+    INBOX_COLUMNS,
+    SAGA_COLUMNS,
+    STATE_COLUMNS,
+    cursor_of,
+    entry_of,
+    read_cursor,
+    record_of,
+    signal_of,
+    state_values,
+)
+from saga_core.errors import (
+    ActiveSagaAlreadyExistsError,
+    PayloadError,
+    SagaNotFoundError,
+    SagaStateError,
+)
+from saga_core.records import Page, Query, SagaExport
+
+__all__ = ["PostgresqlCatalog"]
+
+
+class PostgresqlCatalog:
+    """The `Catalog` half of the store."""
+
+    _pool: asyncpg.Pool
+    _sql: Statements
+    _options: Any
+    namespace: str
+
+    def _errors(self) -> Any:
+        raise NotImplementedError
+
+    def _not_found(self, saga_id: UUID) -> SagaNotFoundError:
+        raise NotImplementedError
+
+    async def find(self, query: Query) -> Page:
+        """Return a page of the sagas that match; see `Catalog.find`."""
+        where, values = self._conditions(query)
+        if query.cursor is not None:
+            try:
+                created_at, saga_id = read_cursor(query.cursor)
+            except (ValueError, TypeError):
+                raise PayloadError("the cursor is not one that an earlier page gave") from None
+            where += f" AND (created_at, saga_id) > (${len(values) + 1}, ${len(values) + 2})"
+            values += [created_at, saga_id]
+        with self._errors():
+            rows = await self._pool.fetch(
+                f"SELECT {', '.join(SAGA_COLUMNS)}, clock_timestamp() "  # noqa: S608
+                f"FROM {self._options.schema_name}.saga WHERE {where} "
+                f"ORDER BY created_at, saga_id LIMIT ${len(values) + 1}",
+                *values,
+                query.limit + 1,
+            )
+        records = tuple(record_of(row, now=row[29]) for row in rows[: query.limit])
+        more = len(rows) > query.limit
+        return Page(records=records, cursor=cursor_of(records[-1]) if more and records else None)
+
+    async def count(self, query: Query) -> int:
+        """Return how many match; see `Catalog.count`."""
+        where, values = self._conditions(query)
+        with self._errors():
+            found: int = await self._pool.fetchval(
+                f"SELECT count(*) FROM {self._options.schema_name}.saga WHERE {where}",  # noqa: S608
+                *values,
+            )
+        return found
+
+    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+        """Delete ended sagas with all they have, in one statement; see `Catalog.purge`."""
+        schema = self._options.schema_name
+        with self._errors():
+            gone: int = await self._pool.fetchval(
+                f"""
+                WITH gone AS (
+                    SELECT saga_id FROM {schema}.saga
+                     WHERE namespace = $1 AND NOT active
+                       AND updated_at <= (SELECT clock_timestamp()) - $2::interval
+                     ORDER BY updated_at LIMIT $3 FOR UPDATE SKIP LOCKED
+                ), history AS (
+                    DELETE FROM {schema}.saga_history h USING gone
+                     WHERE h.namespace = $1 AND h.saga_id = gone.saga_id
+                ), inbox AS (
+                    DELETE FROM {schema}.saga_inbox i USING gone
+                     WHERE i.namespace = $1 AND i.saga_id = gone.saga_id
+                ), sagas AS (
+                    DELETE FROM {schema}.saga s USING gone
+                     WHERE s.namespace = $1 AND s.saga_id = gone.saga_id RETURNING 1
+                )
+                SELECT count(*) FROM sagas
+                """,  # noqa: S608 - a checked identifier and parameters only
+                self.namespace,
+                finished_for,
+                limit,
+            )
+        return gone
+
+    async def export(self, saga_id: UUID) -> SagaExport:
+        """Return everything about one saga, as of one moment; see `Catalog.export`."""
+        schema = self._options.schema_name
+        with self._errors():
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                row = await connection.fetchrow(self._sql.load, self.namespace, saga_id)
+                history = await connection.fetch(
+                    f"SELECT {', '.join(HISTORY_COLUMNS)}, commit_id "  # noqa: S608
+                    f"FROM {schema}.saga_history WHERE namespace = $1 AND saga_id = $2 ORDER BY seq",
+                    self.namespace,
+                    saga_id,
+                )
+                inbox = await connection.fetch(self._sql.inbox, self.namespace, saga_id, 0)
+        if row is None:
+            raise self._not_found(saga_id)
+        entries = tuple(entry_of(entry) for entry in history)
+        outputs = tuple(entry for entry in entries if entry.output is not None)
+        return SagaExport(
+            record=record_of(row, now=row[29], outputs=outputs),
+            history=entries,
+            commit_ids=tuple(entry[len(HISTORY_COLUMNS)] for entry in history),
+            inbox=tuple(signal_of(signal) for signal in inbox),
+        )
+
+    async def restore(self, export: SagaExport) -> None:
+        """Write an exported saga as it was, in one transaction; see `Catalog.restore`."""
+        record = export.record
+        schema = self._options.schema_name
+        columns = ("namespace", *SAGA_COLUMNS, "entries")
+        values = (
+            self.namespace,
+            record.saga_id,
+            record.saga_name,
+            record.definition_version,
+            record.fingerprint,
+            record.data,
+            record.aggregation_id,
+            record.trace_id,
+            record.tags,
+            *state_values(record.state),
+            record.version,
+            record.fence,
+            record.worker,
+            record.due_at,
+            record.signals,
+            record.seen,
+            record.reclaims,
+            record.created_at,
+            record.updated_at,
+            len(export.history),
+        )
+        assert len(STATE_COLUMNS) == len(state_values(record.state))  # noqa: S101
+        history = [
+            (
+                self.namespace,
+                record.saga_id,
+                commit_id,
+                record.fence,
+                *(
+                    value.value if column == "kind" else value
+                    for column in HISTORY_COLUMNS
+                    for value in (getattr(entry, column),)
+                ),
+            )
+            for entry, commit_id in zip(export.history, export.commit_ids, strict=True)
+        ]
+        inbox = [
+            (
+                self.namespace,
+                record.saga_id,
+                signal.seq,
+                signal.at,
+                signal.event_id,
+                signal.kind.value,
+                signal.payload,
+                signal.consumed,
+            )
+            for signal in export.inbox
+        ]
+        try:
+            with self._errors():
+                async with self._pool.acquire() as connection, connection.transaction():
+                    try:
+                        await connection.execute(_insert(f"{schema}.saga", columns), *values)
+                    except asyncpg.UniqueViolationError as error:
+                        raise _Taken from error
+                    names = ("namespace", "saga_id", "commit_id", "fence", *HISTORY_COLUMNS)
+                    await connection.executemany(_insert(f"{schema}.saga_history", names), history)
+                    names = ("namespace", "saga_id", *INBOX_COLUMNS)
+                    await connection.executemany(_insert(f"{schema}.saga_inbox", names), inbox)
+        except _Taken as taken:
+            await self._explain_taken(record.saga_id, record.aggregation_id)
+            raise SagaStateError(
+                f"saga {record.saga_id} could not be restored", saga_id=record.saga_id
+            ) from taken
+
+    async def _explain_taken(self, saga_id: UUID, aggregation_id: str | None) -> None:
+        with self._errors():
+            there = await self._pool.fetchrow(self._sql.load, self.namespace, saga_id)
+            if there is not None:
+                raise SagaStateError(
+                    f"saga {saga_id} exists already in namespace '{self.namespace}'",
+                    saga_id=saga_id,
+                )
+            holder = await self._pool.fetchval(
+                self._sql.active_holder, self.namespace, aggregation_id
+            )
+            if holder is not None:
+                raise ActiveSagaAlreadyExistsError(
+                    f"saga {holder} is active with aggregation_id {aggregation_id!r}",
+                    saga_id=holder,
+                )
+
+    def _conditions(self, query: Query) -> tuple[str, list[Any]]:
+        parts = ["namespace = $1"]
+        values: list[Any] = [self.namespace]
+
+        def add(condition: str, value: Any) -> None:
+            values.append(value)
+            parts.append(condition.format(f"${len(values)}"))
+
+        if query.statuses:
+            add("status = ANY({}::text[])", [status.value for status in query.statuses])
+        for column in ("saga_name", "definition_version", "aggregation_id", "error_code"):
+            wanted = getattr(query, column)
+            if wanted is not None:
+                add(column + " = {}", wanted)
+        if query.tag is not None:
+            add("tags @> ARRAY[{}::text]", query.tag)
+        if query.created_after is not None:
+            add("created_at > {}", query.created_after)
+        if query.created_before is not None:
+            add("created_at < {}", query.created_before)
+        if query.overdue_by is not None:
+            add("due_at <= (SELECT clock_timestamp()) - {}::interval", query.overdue_by)
+        return " AND ".join(parts), values
+
+
+class _Taken(Exception):  # noqa: N818 - control flow within restore
+    """A unique index refused the row."""
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608

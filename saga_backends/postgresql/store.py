@@ -1,0 +1,405 @@
+"""The PostgreSQL store: each call is one statement on a pooled asyncpg connection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from saga_backends.postgresql.catalog import PostgresqlCatalog
+from saga_backends.postgresql.connection import our_errors, safe
+from saga_backends.postgresql.listening import listen
+from saga_backends.postgresql.options import PostgresqlOptions
+from saga_backends.postgresql.statements import Statements
+from saga_backends.sql.rows import entry_of, record_of, signal_of, state_values
+from saga_core.errors import (
+    ActiveSagaAlreadyExistsError,
+    SagaNotFoundError,
+    SagaStateError,
+    StaleVersionError,
+    StoreUnavailableError,
+)
+from saga_core.records import (
+    Claims,
+    Committed,
+    Created,
+    Due,
+    Held,
+    HistoryEntry,
+    Lease,
+    LeaseAction,
+    NewEntry,
+    NewSaga,
+    Receipt,
+    Registered,
+    SagaRecord,
+    Signal,
+    StoredSignal,
+    Transition,
+    Wakeup,
+)
+from saga_core.status import Direction
+from saga_core.store import CONTRACT_VERSION
+
+__all__ = ["PostgresqlStore"]
+
+ZERO = timedelta(0)
+CREATE_TRIES = 10
+
+
+class PostgresqlStore(PostgresqlCatalog):
+    """A `SagaStore` on tables of its own. Made by `open_store("postgresql://...")`."""
+
+    contract_version = CONTRACT_VERSION
+
+    def __init__(self, pool: asyncpg.Pool, url: str, options: PostgresqlOptions) -> None:
+        self._pool = pool
+        self._url = url
+        self._options = options
+        self._where = safe(url)
+        self._sql = Statements(options.schema_name)
+        self.namespace = options.namespace
+        digest = hashlib.sha256(f"{options.schema_name}.{options.namespace}".encode()).hexdigest()
+        self._channel = f"saga_{digest[:24]}"
+
+    # --- the saga log ---------------------------------------------------------------------------
+
+    async def create(self, new: NewSaga) -> Created:
+        """Write a new saga; see `SagaLog.create`."""
+        with self._errors():
+            return await self._create(self._pool, new)
+
+    async def load(self, saga_id: UUID) -> SagaRecord:
+        """Return the saga with its outputs; see `SagaLog.load`."""
+        with self._errors():
+            row = await self._pool.fetchrow(self._sql.load, self.namespace, saga_id)
+        if row is None:
+            raise self._not_found(saga_id)
+        return record_of(row, now=row[29], outputs=_outputs(row[30]))
+
+    async def commit(self, transition: Transition) -> Committed:
+        """Apply a transition in one statement; see `SagaLog.commit`."""
+        with self._errors():
+            if not transition.spawn:
+                return await self._commit(self._pool, transition)
+            async with self._pool.acquire() as connection, connection.transaction():
+                committed = await self._commit(connection, transition)
+                if committed.version == transition.expected_version + 1 and committed.held:
+                    for new in transition.spawn:
+                        await self._create(connection, new)
+                return committed
+
+    async def history(
+        self, saga_id: UUID, *, after: int = 0, limit: int = 100
+    ) -> Sequence[HistoryEntry]:
+        """Return entries in order; see `SagaLog.history`."""
+        with self._errors():
+            rows = await self._pool.fetch(self._sql.history, self.namespace, saga_id, after, limit)
+        return [entry_of(row) for row in rows]
+
+    # --- the work queue -------------------------------------------------------------------------
+
+    async def claim_due(
+        self,
+        worker: str,
+        *,
+        claim_id: UUID,
+        limit: int,
+        lease: timedelta,
+        only: Collection[Registered],
+        favour: Direction,
+    ) -> Claims:
+        """Take due sagas in one statement, skipping what others lock; see `WorkQueue`."""
+        kinds = list(only)
+        with self._errors():
+            rows = await self._pool.fetch(
+                self._sql.claim,
+                self.namespace,
+                worker,
+                claim_id,
+                limit,
+                lease,
+                [kind.saga_name for kind in kinds],
+                [kind.definition_version for kind in kinds],
+                [kind.fingerprint for kind in kinds],
+                int(favour),
+            )
+        records = tuple(
+            record_of(row, now=row[29], outputs=_outputs(row[30]), reclaimed=row[31])
+            for row in rows
+            if row[0] is not None
+        )
+        if len(records) >= limit:
+            return Claims(records=records, next_due=ZERO)
+        pause = rows[0][32]
+        return Claims(records=records, next_due=None if pause is None else max(pause, ZERO))
+
+    async def renew(
+        self, worker: str, held: Sequence[Held], lease: timedelta
+    ) -> Mapping[UUID, int]:
+        """Extend the leases that are still ours; see `WorkQueue.renew`."""
+        with self._errors():
+            rows = await self._pool.fetch(
+                self._sql.renew, self.namespace, worker, *_pairs(held), lease
+            )
+        return {row[0]: row[1] for row in rows}
+
+    async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:
+        """Give back what is still ours; see `WorkQueue.release`."""
+        with self._errors():
+            await self._pool.execute(
+                self._sql.release, self.namespace, worker, *_pairs(held), delay, self._channel
+            )
+
+    async def wakeups(self) -> AsyncIterator[Wakeup]:
+        """Yield a hint when something falls due for others; see `WorkQueue.wakeups`."""
+        if not self._options.wakeup:
+            return
+        async for wakeup in listen(self._url, self._options, self._channel):
+            yield wakeup
+
+    # --- the inbox ------------------------------------------------------------------------------
+
+    async def signal(self, saga_id: UUID, signal: Signal) -> Receipt:
+        """Append to the inbox in one statement; see `Inbox.signal`."""
+        with self._errors():
+            row = await self._pool.fetchrow(
+                self._sql.signal,
+                self.namespace,
+                saga_id,
+                signal.event_id,
+                signal.kind.value,
+                signal.payload,
+                self._channel,
+            )
+        if row is None:
+            raise self._not_found(saga_id)
+        active, held, kept = row[0], row[1], row[2]
+        return Receipt(accepted=active, duplicate=active and not kept, held=held)
+
+    async def inbox(self, saga_id: UUID, *, after: int = 0) -> Sequence[StoredSignal]:
+        """Return the signals in order; see `Inbox.inbox`."""
+        with self._errors():
+            rows = await self._pool.fetch(self._sql.inbox, self.namespace, saga_id, after)
+        return [signal_of(row) for row in rows]
+
+    # --- pieces ---------------------------------------------------------------------------------
+
+    def _errors(self) -> Any:
+        return our_errors(self._where, self._options.schema_name)
+
+    def _not_found(self, saga_id: UUID) -> SagaNotFoundError:
+        return SagaNotFoundError(
+            f"no saga {saga_id} in namespace '{self.namespace}' of {self._where}",
+            saga_id=saga_id,
+        )
+
+    async def _create(self, runner: Any, new: NewSaga) -> Created:
+        statement = self._sql.create(len(new.history), new.lease is not None)
+        delay, at = _due(new.due)
+        if new.lease is not None:
+            delay = new.lease.duration
+        arguments = (
+            self.namespace,
+            new.saga_id,
+            new.saga_name,
+            new.definition_version,
+            new.fingerprint,
+            new.data,
+            new.aggregation_id,
+            new.trace_id,
+            new.tags,
+            *state_values(new.state),
+            None if new.lease is None else new.lease.worker,
+            len(new.history),
+            *(() if new.lease is not None else (at,)),
+            delay,
+            *_entry_values(new.history),
+            *(() if new.lease is not None else (self._channel,)),
+        )
+        for _ in range(CREATE_TRIES):
+            row = await runner.fetchrow(statement, *arguments)
+            if row is not None:
+                return Created(record=_record_of_new(new, row[0], row[1]), created=True)
+            # Refused by one of the two unique indexes: which one decides the answer.
+            existing = await runner.fetchrow(self._sql.load, self.namespace, new.saga_id)
+            if existing is not None:
+                record = record_of(existing, now=existing[29], outputs=_outputs(existing[30]))
+                return Created(record=record, created=False)
+            await self._refuse_second(runner, new.aggregation_id)
+        raise StoreUnavailableError(
+            f"{self._where}: aggregation_id {new.aggregation_id!r} changes hands faster than a "
+            "saga can be created; try again",
+            saga_id=new.saga_id,
+        )
+
+    async def _refuse_second(self, runner: Any, aggregation_id: str | None) -> None:
+        holder = await runner.fetchval(self._sql.active_holder, self.namespace, aggregation_id)
+        if holder is not None:
+            raise ActiveSagaAlreadyExistsError(
+                f"saga {holder} is active with aggregation_id {aggregation_id!r}: wait for its "
+                "end, or look why it does not end",
+                saga_id=holder,
+            )
+
+    async def _commit(self, runner: Any, transition: Transition) -> Committed:
+        lease, lease_values = _lease(transition)
+        notifies = lease == "release"
+        marks = transition.consumed
+        statement = self._sql.commit(
+            lease,
+            len(transition.history),
+            len(transition.signals_in),
+            bool(marks),
+            transition.tags is not None,
+        )
+        arguments: list[Any] = [
+            self.namespace,
+            transition.saga_id,
+            transition.expected_version,
+            transition.commit_id,
+            transition.seen + len(transition.signals_in),
+            *state_values(transition.state),
+            *lease_values,
+        ]
+        if transition.tags is not None:
+            arguments.append(transition.tags)
+        arguments.extend(_entry_values(transition.history))
+        for signal in transition.signals_in:
+            arguments += (signal.event_id, signal.kind.value, signal.payload)
+        if marks:
+            arguments.append(marks)
+        if notifies:
+            arguments.append(self._channel)
+        try:
+            row = await runner.fetchrow(statement, *arguments)
+        except asyncpg.UniqueViolationError as error:
+            committed = await self._first_answer(runner, transition)
+            if committed is not None:
+                return committed
+            if error.table_name == "saga_inbox":
+                raise SagaStateError(
+                    f"saga {transition.saga_id} has an event with one of these ids already",
+                    saga_id=transition.saga_id,
+                ) from error
+            await self._refuse_revival(runner, transition)
+            raise
+        if row is not None:
+            return Committed(version=row[0], fence=row[1], signals=row[2], held=True)
+        committed = await self._first_answer(runner, transition)
+        if committed is not None:
+            return committed
+        raise StaleVersionError(
+            f"saga {transition.saga_id} is no longer at version {transition.expected_version}",
+            saga_id=transition.saga_id,
+        )
+
+    async def _first_answer(self, runner: Any, transition: Transition) -> Committed | None:
+        row = await runner.fetchrow(
+            self._sql.find_commit, self.namespace, transition.saga_id, transition.commit_id
+        )
+        if row is None:
+            raise self._not_found(transition.saga_id)
+        now, signals, version, fence = row
+        if version is None:
+            return None
+        return Committed(version=version, fence=fence, signals=signals, held=now == version)
+
+    async def _refuse_revival(self, runner: Any, transition: Transition) -> None:
+        row = await runner.fetchrow(self._sql.load, self.namespace, transition.saga_id)
+        await self._refuse_second(runner, None if row is None else row[5])
+
+
+def _lease(transition: Transition) -> tuple[str, tuple[Any, ...]]:
+    lease = transition.lease
+    if lease is LeaseAction.KEEP:
+        return "keep", ()
+    if isinstance(lease, Lease):
+        return "take", (lease.worker, lease.duration)
+    if transition.due is None and not transition.state.active:
+        return "release_quietly", _due(None)
+    return "release", _due(transition.due)
+
+
+def _due(due: Due | None) -> tuple[timedelta | None, datetime | None]:
+    return (None, None) if due is None else (due.delay, due.at)
+
+
+def _entry_values(entries: Sequence[NewEntry]) -> list[Any]:
+    values: list[Any] = []
+    for entry in entries:
+        values += (
+            entry.kind.value,
+            entry.step_id,
+            entry.attempt,
+            entry.input,
+            entry.output,
+            entry.error,
+            entry.error_code,
+            entry.actor,
+            entry.reason,
+        )
+    return values
+
+
+def _pairs(held: Sequence[Held]) -> tuple[list[UUID], list[int]]:
+    return [one.saga_id for one in held], [one.fence for one in held]
+
+
+def _outputs(text: str | None) -> tuple[HistoryEntry, ...]:
+    if text is None:
+        return ()
+    entries = []
+    for row in json.loads(text):
+        row[2] = datetime.fromisoformat(row[2])
+        entries.append(entry_of(row))
+    return tuple(entries)
+
+
+def _record_of_new(new: NewSaga, created_at: datetime, due_at: datetime | None) -> SagaRecord:
+    outputs = tuple(
+        HistoryEntry(
+            seq=number,
+            version=1,
+            at=created_at,
+            kind=entry.kind,
+            step_id=entry.step_id,
+            attempt=entry.attempt,
+            input=entry.input,
+            output=entry.output,
+            error=entry.error,
+            error_code=entry.error_code,
+            actor=entry.actor,
+            reason=entry.reason,
+        )
+        for number, entry in enumerate(new.history, start=1)
+        if entry.output is not None
+    )
+    return SagaRecord(
+        saga_id=new.saga_id,
+        saga_name=new.saga_name,
+        definition_version=new.definition_version,
+        fingerprint=new.fingerprint,
+        data=new.data,
+        state=new.state,
+        aggregation_id=new.aggregation_id,
+        trace_id=new.trace_id,
+        tags=new.tags,
+        version=1,
+        fence=0 if new.lease is None else 1,
+        worker=None if new.lease is None else new.lease.worker,
+        due_at=due_at,
+        signals=0,
+        seen=0,
+        reclaims=0,
+        reclaimed=False,
+        outputs=outputs,
+        created_at=created_at,
+        updated_at=created_at,
+        now=created_at,
+    )
