@@ -62,7 +62,7 @@ async def run_demo(console: Console, *, url: str | None, keep: bool) -> bool:
         async with open_store(store_url, create_schema=True, namespace=namespace) as store:
             demo = _Demo(console, store, store_url, Ledger(folder / "ledger.tsv"))
             try:
-                as_promised = await demo.run(f"{backend.summary}, namespace {namespace}")
+                as_promised = await demo.run(f"{backend.name}, namespace {namespace}")
             finally:
                 if not keep:
                     await store.purge(finished_for=timedelta(0), limit=100)

@@ -80,4 +80,4 @@ def print_verdict(console: Console, text: str, *, kept: bool) -> None:
     """Print whether a promise was kept."""
     symbols = ("+", "x") if console.options.ascii_only else ("✓", "✗")
     symbol, colour = (symbols[0], "green") if kept else (symbols[1], "red")
-    console.print(f"  [{colour}]{symbol} {escape(text)}[/]")
+    console.print(f"  [{colour}]{symbol} {escape(text)}[/]", soft_wrap=True)
