@@ -57,7 +57,7 @@ def unit(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite and the backend's own tests on one store."""
     _install(session)
-    _pytest(session, *_tests_of("conformance", backend))
+    _pytest(session, *_tests_of(session, "conformance", backend))
 
 
 @nox.session(tags=["matrix"])
@@ -65,7 +65,7 @@ def conformance(session: nox.Session, backend: str) -> None:
 def crash(session: nox.Session, backend: str) -> None:
     """Kill workers at every store call and in every step; every saga must end."""
     _install(session)
-    _pytest(session, *_tests_of("crash", backend))
+    _pytest(session, *_tests_of(session, "crash", backend))
 
 
 @nox.session(tags=["matrix"])
@@ -111,6 +111,16 @@ def lower_bounds(session: nox.Session) -> None:
 
 def _install(session: nox.Session) -> None:
     session.install("-q", "-e", ".[dev]")
+
+
+def _tests_of(session: nox.Session, folder: str, backend: str) -> list[str]:
+    """Find `test_<backend>.py`, `test_<backend>_*.py` and the folder `<backend>` of a topic."""
+    name = backend.replace("-", "_")
+    top = Path("tests", folder)
+    found = [*top.glob(f"test_{name}.py"), *top.glob(f"test_{name}_*.py"), *top.glob(name)]
+    if not found:
+        session.error(f"no tests of {backend} in {top}")
+    return sorted(str(path) for path in found)
 
 
 def _pytest(session: nox.Session, *args: str) -> None:
