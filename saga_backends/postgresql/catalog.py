@@ -119,7 +119,8 @@ class PostgresqlCatalog:
                 row = await connection.fetchrow(self._sql.load, self.namespace, saga_id)
                 history = await connection.fetch(
                     f"SELECT {', '.join(HISTORY_COLUMNS)}, commit_id "  # noqa: S608
-                    f"FROM {schema}.saga_history WHERE namespace = $1 AND saga_id = $2 ORDER BY seq",
+                    f"FROM {schema}.saga_history "
+                    "WHERE namespace = $1 AND saga_id = $2 ORDER BY seq",
                     self.namespace,
                     saga_id,
                 )
@@ -199,8 +200,8 @@ class PostgresqlCatalog:
                         raise _Taken from error
                     names = ("namespace", "saga_id", "commit_id", "fence", *HISTORY_COLUMNS)
                     await connection.executemany(_insert(f"{schema}.saga_history", names), history)
-                    names = ("namespace", "saga_id", *INBOX_COLUMNS)
-                    await connection.executemany(_insert(f"{schema}.saga_inbox", names), inbox)
+                    heard = ("namespace", "saga_id", *INBOX_COLUMNS)
+                    await connection.executemany(_insert(f"{schema}.saga_inbox", heard), inbox)
         except _Taken as taken:
             await self._explain_taken(record.saga_id, record.aggregation_id)
             raise SagaStateError(

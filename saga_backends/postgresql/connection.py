@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -116,7 +115,7 @@ def our_errors(where: str, schema: str = "") -> Iterator[None]:
         raise StoreUnavailableError(f"{where} refused the connection: {error}") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StoreUnavailableError(f"{where}: {type(error).__name__}: {error}") from error
-    except (TimeoutError, asyncio.TimeoutError) as error:
+    except TimeoutError as error:
         raise StoreUnavailableError(f"{where} did not answer in time") from error
     except (OSError, EOFError) as error:
         raise StoreUnavailableError(f"{where} cannot be reached: {error}") from error

@@ -144,7 +144,7 @@ class Statements:
             SELECT pg_notify(${parameter}::text, $1) FROM moved
              WHERE due_at <= clock_timestamp()
         )
-        SELECT version, fence, signals, (SELECT count(*) FROM told) FROM moved""")
+        SELECT version, fence, signals, (SELECT count(*) FROM told) FROM moved""")  # noqa: S608
         else:
             parts.append("\n        SELECT version, fence, signals FROM moved")
         return "".join(parts)
