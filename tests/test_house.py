@@ -10,7 +10,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("saga_core", "saga_backends", "saga_testing", "saga_console")
 LONGEST = 400
 """Lines. Most modules should have fewer than 250: what a reader holds in the head."""
-LONGER: dict[str, int] = {}
+LONGER = {
+    "saga_core/decide.py": 640,  # every rule of a saga is in one place, and nothing else is
+    "saga_core/engine.py": 520,
+}
 """Modules that may be longer, each with its own bound, because parting them would hide the idea."""
 
 
