@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from saga_console.app import app
+from saga_testing.servers import PostgresqlServer
 
 from ..plugins.conftest import Publish, backend
 
@@ -91,6 +92,17 @@ def test_an_error_of_ours_is_one_line_on_stderr_and_exit_code_2(
     assert err.count("\n") == 1
     assert words in err
     assert "hunter2" not in err
+
+
+def test_a_schema_is_made_once_and_then_up_to_date(postgresql: PostgresqlServer) -> None:
+    on = [postgresql.url, "-o", "schema_name=made_by_the_command"]
+
+    assert saga("db", "status", *on)[0] == 1
+    assert saga("db", "upgrade", *on)[0] == 0
+    assert saga("db", "upgrade", *on)[0] == 0
+    code, out, _ = saga("db", "status", *on)
+    assert code == 0
+    assert out.rstrip().endswith("up to date")
 
 
 def test_backends_lists_the_broken_beside_the_whole(publish: Publish) -> None:

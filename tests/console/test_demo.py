@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from saga_testing.servers import PostgresqlServer
+
 
 def demo(*args: str, tmp_path: Path, encoding: str = "utf-8") -> tuple[int, str, str]:
     done = subprocess.run(
@@ -23,12 +25,7 @@ def demo(*args: str, tmp_path: Path, encoding: str = "utf-8") -> tuple[int, str,
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_three_orders_end_as_promised(tmp_path: Path, encoding: str) -> None:
-    code, out, err = demo(tmp_path=tmp_path, encoding=encoding)
-
-    assert code == 0, out + err
-    assert err == ""
+def check(out: str) -> None:
     first, second, third = re.split(r"^\d\. ", out, flags=re.MULTILINE)[1:]
     assert "failed, will be tried again" in first
     assert "status COMPLETED" in first
@@ -40,7 +37,33 @@ def test_three_orders_end_as_promised(tmp_path: Path, encoding: str) -> None:
     assert "with the same idempotency key" in third
     assert "status COMPLETED" in third
     assert "all as promised" in third
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_three_orders_end_as_promised(tmp_path: Path, encoding: str) -> None:
+    code, out, err = demo(tmp_path=tmp_path, encoding=encoding)
+
+    assert (code, err) == (0, ""), out + err
+    check(out)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_three_orders_end_as_promised_on_postgresql(
+    tmp_path: Path, postgresql: PostgresqlServer
+) -> None:
+    code, out, err = demo("--url", postgresql.url, tmp_path=tmp_path)
+
+    assert (code, err) == (0, ""), out + err
+    check(out)
+
+
+def test_an_unreachable_store_is_one_line_without_the_password(tmp_path: Path) -> None:
+    code, out, err = demo("--url", "postgresql://me:hunter2@127.0.0.1:1/x", tmp_path=tmp_path)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "hunter2" not in err
 
 
 def test_what_is_kept_is_named(tmp_path: Path) -> None:
