@@ -1,1 +1,6 @@
-"""."""
+"""What tests of sagas and of stores are made with. Only `conformance` needs pytest."""
+
+from saga_testing.clock import ManualClock
+from saga_testing.memory import MemoryStore
+
+__all__ = ["ManualClock", "MemoryStore"]
