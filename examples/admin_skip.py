@@ -1,6 +1,6 @@
 """A step that a person does by hand: skip it with the output it would have had.
 
-    python examples/admin_skip.py [STORE_URL]
+python examples/admin_skip.py [STORE_URL]
 """
 
 from __future__ import annotations

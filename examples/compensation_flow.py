@@ -1,6 +1,6 @@
 """A booking whose last step fails: what was done before is undone, newest first.
 
-    python examples/compensation_flow.py [STORE_URL]
+python examples/compensation_flow.py [STORE_URL]
 """
 
 from __future__ import annotations

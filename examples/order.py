@@ -1,7 +1,7 @@
 """An order: reserve the goods, charge the card, ship. The saga that the README shows.
 
-    python examples/order.py
-    python examples/order.py postgresql://user@localhost/db
+python examples/order.py
+python examples/order.py postgresql://user@localhost/db
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A step that fails twice: the saga waits in the store, and `run_due` goes on with it.
 
-    python examples/retry_recovery.py [STORE_URL]
+python examples/retry_recovery.py [STORE_URL]
 """
 
 from __future__ import annotations

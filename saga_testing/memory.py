@@ -318,7 +318,7 @@ class MemoryStore:
         self.data.rows[self.namespace, new.saga_id] = row
         self._append_history(row, new.history, version=1, commit_id=None)
         self._store(row, record)
-        if lease is None and record.due_at is not None and record.due_at <= now:
+        if lease is None and record.due_at is not None and record.due_at <= self._now():
             self._wake()
         return row
 

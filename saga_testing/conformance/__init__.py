@@ -1,0 +1,30 @@
+"""The executable contract of `SagaStore`: what a store must do, as tests with a rule for a name.
+
+A backend's author writes one harness and one test module; see `docs/write-a-backend.md`. Needs
+the extra `conformance`: pytest and pytest-asyncio.
+"""
+
+import pytest
+
+# Before the import of the rules, so that a failing assert in them is explained.
+pytest.register_assert_rewrite(
+    *(
+        f"saga_testing.conformance.{topic}"
+        for topic in (
+            "catalog",
+            "claims",
+            "concurrency",
+            "creation",
+            "history",
+            "leases",
+            "repeats",
+            "signals",
+            "transitions",
+        )
+    )
+)
+
+from saga_testing.conformance.guard import StoreConformance, rules  # noqa: E402
+from saga_testing.conformance.harness import StoreHarness  # noqa: E402
+
+__all__ = ["StoreConformance", "StoreHarness", "rules"]

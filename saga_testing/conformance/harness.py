@@ -1,0 +1,36 @@
+"""What a backend's author writes for the suite: how to open the store, and how to age a saga."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import ClassVar
+from uuid import UUID
+
+from saga_core.hookspecs import Capability
+from saga_core.store import SagaStore
+
+__all__ = ["StoreHarness"]
+
+
+class StoreHarness(ABC):
+    """One empty store, for one test. Yielded by the sync pytest fixture `harness`."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    """Which optional topics run. Declare what `BackendSpec.capabilities` declares."""
+
+    @abstractmethod
+    def open(self, *, namespace: str = "default") -> AbstractAsyncContextManager[SagaStore]:
+        """Open a handle on the store: independent, as another process would have it.
+
+        All handles of one harness see the same sagas, those of other harnesses see none of them.
+        """
+
+    @abstractmethod
+    async def age(self, saga_id: UUID, by: timedelta) -> None:
+        """Move the stored times of one saga into the past: due_at, created_at, updated_at.
+
+        So leases end and retries fall due at once, without waiting and without a clock in the
+        store's own code. An UPDATE, a script, an attribute: whatever is simplest.
+        """

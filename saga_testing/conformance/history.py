@@ -1,0 +1,97 @@
+"""Rules for `history` and for payloads: what was written comes back to the letter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from saga_core.store import SagaStore
+from saga_testing.conformance.sagas import commit_of, entry, event, leased, new_saga
+from saga_testing.conformance.topic import Topic
+
+__all__ = ["HistoryRules", "PayloadRules"]
+
+PAYLOADS = {
+    "empty list": "[]",
+    "empty object": "{}",
+    "null": "null",
+    "order of keys": '{"b":1,"a":2,"b2":{"z":1,"y":2}}',
+    "spaces": '{ "a" :  1 }',
+    "large integer": "12345678901234567890123",
+    "precise float": "0.1000000000000000055511151231257827",
+    "unicode": '"Grüße, 世界 🚀"',
+    "escapes": r'"\" \\ \/ \b \f \n \r \t \u00e9 \ud83d\ude80"',
+    "percent and braces": '"100% {x} $1 :name ?"',
+    "256 KiB": '"' + "x" * 262_144 + '"',
+}
+
+
+class HistoryRules(Topic):
+    async def test_entries_count_from_one_without_gaps(self, store: SagaStore) -> None:
+        record = (await store.create(leased(history=(entry(),)))).record
+        for _ in range(3):
+            committed = await store.commit(commit_of(record, history=(entry(), entry())))
+            record = replace(record, version=committed.version)
+        history = await store.history(record.saga_id)
+        assert [one.seq for one in history] == list(range(1, 8))
+        assert [one.version for one in history] == [1, 2, 2, 3, 3, 4, 4]
+
+    async def test_pages_follow_one_another(self, store: SagaStore) -> None:
+        entries = tuple(entry(step_id=f"step_{n}") for n in range(7))
+        record = (await store.create(leased(history=entries))).record
+        first = await store.history(record.saga_id, limit=3)
+        second = await store.history(record.saga_id, after=3, limit=3)
+        rest = await store.history(record.saga_id, after=6, limit=3)
+        assert [one.seq for one in (*first, *second, *rest)] == [1, 2, 3, 4, 5, 6, 7]
+        assert not await store.history(record.saga_id, after=7)
+
+    async def test_unknown_saga_has_no_history(self, store: SagaStore) -> None:
+        assert not await store.history(uuid4())
+
+    async def test_every_field_is_kept(self, store: SagaStore) -> None:
+        full = entry(
+            attempt=3, error="E: x", error_code="E", actor="ann", reason="because", output="null"
+        )
+        record = (await store.create(leased())).record
+        await store.commit(commit_of(record, history=(full,)))
+        (kept,) = await store.history(record.saga_id)
+        for name in full.__dataclass_fields__:
+            assert getattr(kept, name) == getattr(full, name), name
+
+    async def test_outputs_are_the_entries_that_have_one(self, store: SagaStore) -> None:
+        from saga_core.status import EntryKind
+
+        record = (await store.create(leased())).record
+        entries = (
+            entry(step_id="a"),
+            entry(EntryKind.RETRYING, step_id="b"),
+            entry(EntryKind.SKIPPED, step_id="b", output="null"),
+        )
+        await store.commit(commit_of(record, history=entries))
+        outputs = (await store.load(record.saga_id)).outputs
+        assert [(one.step_id, one.output) for one in outputs] == [("a", '{"n":2}'), ("b", "null")]
+
+
+class PayloadRules(Topic):
+    @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
+    async def test_payload_comes_back_to_the_letter(self, store: SagaStore, payload: str) -> None:
+        new = leased(data=payload)
+        record = (await store.create(new)).record
+        state = replace(record.state, step_input=payload)
+        done = entry(input=payload, output=payload)
+        await store.signal(record.saga_id, event("one", payload))
+        await store.commit(commit_of(record, seen=1, state=state, history=(done,)))
+        after = await store.load(record.saga_id)
+        assert after.data == payload
+        assert after.state.step_input == payload
+        assert [(one.input, one.output) for one in after.outputs] == [(payload, payload)]
+        assert [one.payload for one in await store.inbox(record.saga_id)] == [payload]
+
+    async def test_names_may_be_any_text(self, store: SagaStore) -> None:
+        odd = "Ünï'\"; DROP TABLE saga; -- %s $1 ? {}"
+        new = new_saga(aggregation_id=odd, trace_id=odd, tags=(odd,))
+        record = (await store.create(new)).record
+        assert (record.aggregation_id, record.trace_id, record.tags) == (odd, odd, (odd,))
+        assert (await store.load(new.saga_id)).tags == (odd,)

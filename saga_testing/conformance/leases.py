@@ -1,0 +1,134 @@
+"""Rules for `renew` and `release`: who holds a saga, and until when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from saga_core.errors import StaleVersionError
+from saga_core.records import Held
+from saga_core.store import SagaStore
+from saga_testing.conformance.harness import StoreHarness
+from saga_testing.conformance.sagas import HOUR, LEASE, ME, OTHER, claim, commit_of, event, leased
+from saga_testing.conformance.topic import Topic
+from saga_testing.conformance.transitions import unchanged
+
+__all__ = ["LeaseRules"]
+
+
+class LeaseRules(Topic):
+    async def test_renewal_moves_the_end_and_nothing_else(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        assert set(await store.renew(ME, [Held(record.saga_id, 1)], HOUR)) == {record.saga_id}
+        after = await store.load(record.saga_id)
+        assert after.due_at is not None
+        assert abs((after.due_at - after.now) - HOUR).total_seconds() < 60
+        assert replace(after, due_at=record.due_at, now=record.now) == record
+
+    async def test_renewal_tells_how_many_signals_there_are(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        assert await store.renew(ME, [Held(record.saga_id, 1)], LEASE) == {record.saga_id: 1}
+
+    async def test_many_leases_are_renewed_in_one_call(self, store: SagaStore) -> None:
+        held = [Held((await store.create(leased())).record.saga_id, 1) for _ in range(3)]
+        assert set(await store.renew(ME, held, HOUR)) == {one.saga_id for one in held}
+        assert await store.renew(ME, [], HOUR) == {}
+
+    async def test_expired_lease_that_nobody_took_is_renewed(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, 2 * LEASE)
+        assert await store.renew(ME, [Held(record.saga_id, 1)], LEASE)
+        assert not (await claim(store, OTHER)).records
+
+    async def test_renewal_after_takeover_returns_and_changes_nothing(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        await claim(store, OTHER)
+        before = await store.export(record.saga_id)
+        assert await store.renew(ME, [Held(record.saga_id, 1)], HOUR) == {}
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_renewal_under_an_old_fence_of_ones_own_is_refused(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        await claim(store, ME)
+        before = await store.export(record.saga_id)
+        assert await store.renew(ME, [Held(record.saga_id, 1)], HOUR) == {}
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_unknown_saga_is_not_renewed(self, store: SagaStore) -> None:
+        assert await store.renew(ME, [Held(uuid4(), 1)], LEASE) == {}
+
+    async def test_expired_lease_that_nobody_took_still_commits(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, 2 * LEASE)
+        assert (await store.commit(commit_of(record))).held
+
+    async def test_old_holder_cannot_commit_after_a_claim(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        await claim(store, OTHER)
+        before = await store.export(record.saga_id)
+        with pytest.raises(StaleVersionError):
+            await store.commit(commit_of(record))
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_fence_is_constant_while_one_holds_and_rises_after(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        fences = []
+        for _ in range(3):
+            committed = await store.commit(commit_of(record))
+            fences.append(committed.fence)
+            await store.renew(ME, [Held(record.saga_id, record.fence)], LEASE)
+            await store.signal(record.saga_id, event())
+            record = await store.load(record.saga_id)
+        await harness.age(record.saga_id, LEASE)
+        (claimed,) = (await claim(store, OTHER)).records
+        assert (fences, claimed.fence) == ([1, 1, 1], 2)
+
+    async def test_released_saga_is_due_for_others(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.release(ME, [Held(record.saga_id, 1)], delay=timedelta(0))
+        after = await store.load(record.saga_id)
+        assert (after.worker, after.version, after.fence) == (None, 1, 1)
+        assert [one.saga_id for one in (await claim(store, OTHER)).records] == [record.saga_id]
+
+    async def test_release_with_a_delay_is_due_later(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.release(ME, [Held(record.saga_id, 1)], delay=HOUR)
+        assert not (await claim(store, OTHER)).records
+        after = await store.load(record.saga_id)
+        assert after.due_at is not None
+        assert abs((after.due_at - after.now) - HOUR).total_seconds() < 60
+
+    async def test_repeated_release_does_not_touch_the_next_holder(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        held = [Held(record.saga_id, 1)]
+        await store.release(ME, held, delay=timedelta(0))
+        await claim(store, OTHER)
+        before = await store.export(record.saga_id)
+        await store.release(ME, held, delay=timedelta(0))
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_release_by_somebody_else_changes_nothing(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        before = await store.export(record.saga_id)
+        await store.release(OTHER, [Held(record.saga_id, 1)], delay=timedelta(0))
+        await store.release(ME, [Held(record.saga_id, 7), Held(uuid4(), 1)], delay=timedelta(0))
+        assert await unchanged(store, record.saga_id, before)

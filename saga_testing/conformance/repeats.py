@@ -1,0 +1,153 @@
+"""Rules for lost answers: a write that is sent again changes nothing and answers as before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from saga_core.errors import StaleVersionError
+from saga_core.records import Held
+from saga_core.store import SagaStore
+from saga_testing.conformance.harness import StoreHarness
+from saga_testing.conformance.sagas import (
+    LEASE,
+    ME,
+    OTHER,
+    claim,
+    commit_of,
+    ended,
+    event,
+    leased,
+    new_saga,
+)
+from saga_testing.conformance.topic import Topic
+from saga_testing.conformance.transitions import unchanged
+
+__all__ = ["RepeatRules"]
+
+
+class RepeatRules(Topic):
+    async def test_repeated_create_finds_its_own_saga(self, store: SagaStore) -> None:
+        new = leased(aggregation_id="a")
+        await store.create(new)
+        before = await store.export(new.saga_id)
+        again = await store.create(new)
+        assert not again.created
+        assert (again.record.version, again.record.worker) == (1, ME)
+        assert await unchanged(store, new.saga_id, before)
+
+    async def test_repeated_create_shows_that_somebody_else_has_claimed(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        new = leased()
+        await store.create(new)
+        await harness.age(new.saga_id, LEASE)
+        await claim(store, OTHER)
+        again = await store.create(new)
+        assert not again.created
+        assert (again.record.version, again.record.worker) == (2, OTHER)
+
+    async def test_repeated_commit_is_applied_once(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        transition = commit_of(record, signals_in=(event(),), spawn=(new_saga(),))
+        first = await store.commit(transition)
+        before = await store.export(record.saga_id)
+        assert await store.commit(transition) == first
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_repeated_commit_after_a_claim_is_known_but_not_held(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        transition = commit_of(record)
+        first = await store.commit(transition)
+        await harness.age(record.saga_id, LEASE)
+        await claim(store, OTHER)
+        before = await store.export(record.saga_id)
+        again = await store.commit(transition)
+        assert (again.version, again.fence) == (first.version, first.fence)
+        assert not again.held
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_repeated_commit_after_a_commit_is_known_but_not_held(
+        self, store: SagaStore
+    ) -> None:
+        record = (await store.create(leased())).record
+        transition = commit_of(record)
+        first = await store.commit(transition)
+        await store.commit(ended(replace(record, version=first.version)))
+        again = await store.commit(transition)
+        assert (again.version, again.held) == (first.version, False)
+
+    async def test_commit_that_never_arrived_is_stale_after_a_claim(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        # The row is at just the version this commit would have made: only its id can tell.
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        (theirs,) = (await claim(store, OTHER)).records
+        assert theirs.version == record.version + 1
+        with pytest.raises(StaleVersionError):
+            await store.commit(commit_of(record))
+
+    async def test_repeated_claim_returns_the_same_sagas_and_takes_no_more(
+        self, store: SagaStore
+    ) -> None:
+        for _ in range(5):
+            await store.create(new_saga())
+        claim_id = uuid4()
+        first = await claim(store, limit=2, claim_id=claim_id)
+        again = await claim(store, limit=2, claim_id=claim_id)
+        assert {(one.saga_id, one.version, one.fence) for one in again.records} == {
+            (one.saga_id, one.version, one.fence) for one in first.records
+        }
+        assert len((await claim(store, limit=10)).records) == 3
+
+    async def test_repeated_claim_tells_again_what_was_reclaimed(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        claim_id = uuid4()
+        await claim(store, claim_id=claim_id)
+        (again,) = (await claim(store, claim_id=claim_id)).records
+        assert (again.reclaimed, again.reclaims) == (True, 1)
+
+    async def test_repeated_claim_leaves_out_what_others_have_taken(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        one, two = new_saga(), new_saga()
+        for new in (one, two):
+            await store.create(new)
+        claim_id = uuid4()
+        await claim(store, claim_id=claim_id)
+        await harness.age(one.saga_id, LEASE)
+        await claim(store, OTHER)
+        again = await claim(store, claim_id=claim_id)
+        assert [record.saga_id for record in again.records] == [two.saga_id]
+
+    async def test_claim_id_of_another_worker_is_not_ours(self, store: SagaStore) -> None:
+        await store.create(new_saga())
+        claim_id = uuid4()
+        await claim(store, ME, claim_id=claim_id)
+        assert not (await claim(store, OTHER, claim_id=claim_id)).records
+
+    async def test_claim_is_forgotten_with_the_lease(self, store: SagaStore) -> None:
+        await store.create(new_saga())
+        claim_id = uuid4()
+        (record,) = (await claim(store, claim_id=claim_id)).records
+        await store.release(ME, [Held(record.saga_id, record.fence)], delay=timedelta(hours=1))
+        assert not (await claim(store, claim_id=claim_id)).records
+
+    async def test_repeated_signal_is_a_duplicate_after_the_saga_moved_on(
+        self, store: SagaStore
+    ) -> None:
+        record = (await store.create(leased())).record
+        sent = event()
+        await store.signal(record.saga_id, sent)
+        await store.commit(commit_of(record, seen=1, consumed=(sent.event_id,)))
+        assert (await store.signal(record.saga_id, sent)).duplicate
+        assert len(await store.inbox(record.saga_id)) == 1

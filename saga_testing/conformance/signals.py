@@ -1,0 +1,123 @@
+"""Rules for `signal` and `inbox`: nothing that was sent is lost, and no holder is disturbed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from saga_core.errors import SagaNotFoundError
+from saga_core.records import Due, LeaseAction
+from saga_core.status import SagaStatus
+from saga_core.store import SagaStore
+from saga_testing.conformance.sagas import HOUR, claim, commit_of, ended, event, leased, new_saga
+from saga_testing.conformance.sagas import parked as parked_commit
+from saga_testing.conformance.sagas import state as state_of
+from saga_testing.conformance.topic import Topic
+
+__all__ = ["SignalRules"]
+
+
+class SignalRules(Topic):
+    async def test_signals_are_kept_in_order(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        sent = [event(payload=f'{{"n":{n}}}') for n in range(3)]
+        for one in sent:
+            receipt = await store.signal(record.saga_id, one)
+            assert (receipt.accepted, receipt.duplicate, receipt.held) == (True, False, True)
+        inbox = await store.inbox(record.saga_id)
+        assert [(one.seq, one.event_id, one.payload, one.consumed) for one in inbox] == [
+            (n, one.event_id, one.payload, False) for n, one in enumerate(sent, start=1)
+        ]
+        assert [one.seq for one in await store.inbox(record.saga_id, after=2)] == [3]
+
+    async def test_signal_does_not_disturb_the_holder(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        after = await store.load(record.saga_id)
+        assert replace(after, signals=0, now=record.now) == record
+        assert after.signals == 1
+
+    async def test_signal_wakes_a_waiting_saga(self, store: SagaStore) -> None:
+        waiting = new_saga(due=Due(delay=HOUR), state=state_of(SagaStatus.SUSPENDED))
+        await store.create(waiting)
+        receipt = await store.signal(waiting.saga_id, event())
+        assert not receipt.held
+        assert [one.saga_id for one in (await claim(store)).records] == [waiting.saga_id]
+
+    async def test_signal_wakes_a_saga_that_waits_for_a_named_thing(self, store: SagaStore) -> None:
+        state = state_of(SagaStatus.SUSPENDED, waiting_for="event:paid")
+        waiting = new_saga(due=None, state=state)
+        await store.create(waiting)
+        await store.signal(waiting.saga_id, event())
+        assert [one.saga_id for one in (await claim(store)).records] == [waiting.saga_id]
+
+    async def test_signal_is_kept_for_a_stuck_saga_and_does_not_wake_it(
+        self, store: SagaStore
+    ) -> None:
+        stuck = new_saga(due=None, state=state_of(SagaStatus.STUCK))
+        await store.create(stuck)
+        assert (await store.signal(stuck.saga_id, event())).accepted
+        assert (await store.load(stuck.saga_id)).signals == 1
+        assert not (await claim(store)).records
+
+    async def test_known_event_id_changes_nothing(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event("once", '{"n":1}'))
+        receipt = await store.signal(record.saga_id, event("once", '{"n":2}'))
+        assert (receipt.accepted, receipt.duplicate) == (True, True)
+        assert [one.payload for one in await store.inbox(record.saga_id)] == ['{"n":1}']
+        assert (await store.load(record.saga_id)).signals == 1
+
+    async def test_event_ids_are_unique_within_a_saga_only(self, store: SagaStore) -> None:
+        for _ in range(2):
+            record = (await store.create(leased())).record
+            assert not (await store.signal(record.saga_id, event("same"))).duplicate
+
+    async def test_ended_saga_accepts_nothing(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.commit(ended(record))
+        receipt = await store.signal(record.saga_id, event())
+        assert not receipt.accepted
+        assert not await store.inbox(record.saga_id)
+        assert not (await claim(store)).records
+
+    async def test_unknown_saga_is_an_error(self, store: SagaStore) -> None:
+        with pytest.raises(SagaNotFoundError):
+            await store.signal(uuid4(), event())
+        assert not await store.inbox(uuid4())
+
+    @pytest.mark.parametrize("status", [SagaStatus.SUSPENDED, SagaStatus.STUCK])
+    async def test_signal_before_a_release_makes_it_due_now(
+        self, store: SagaStore, status: SagaStatus
+    ) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        due = Due(delay=HOUR) if status is SagaStatus.SUSPENDED else None
+        committed = await store.commit(parked_commit(record, state=state_of(status), due=due))
+        assert committed.signals == 1
+        assert [one.saga_id for one in (await claim(store)).records] == [record.saga_id]
+
+    async def test_signal_that_was_seen_does_not_wake_again(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        await store.commit(parked_commit(record, seen=1))
+        assert (await store.load(record.saga_id)).seen == 1
+        assert not (await claim(store)).records
+
+    async def test_signal_does_not_make_an_ended_saga_due(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        await store.commit(ended(record))
+        assert (await store.load(record.saga_id)).due_at is None
+
+    async def test_keep_tells_of_signals_and_leaves_the_lease(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        committed = await store.commit(commit_of(record, lease=LeaseAction.KEEP))
+        after = await store.load(record.saga_id)
+        assert committed.signals == 1
+        assert after.due_at == record.due_at
+        assert timedelta(0) == after.now - after.now

@@ -1,0 +1,59 @@
+"""The PostgreSQL store keeps the contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from saga_core import open_store
+from saga_core.hookspecs import Capability
+from saga_core.store import SagaStore
+from saga_testing.conformance import StoreConformance, StoreHarness
+from saga_testing.servers import PostgresqlServer
+
+SCHEMA = "conformance"
+
+
+class PostgresqlHarness(StoreHarness):
+    capabilities = frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE})
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # Tests share one schema; each has namespaces of its own.
+        self._prefix = f"t{uuid4().hex[:12]}_"
+
+    @asynccontextmanager
+    async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
+        async with open_store(
+            self._url,
+            create_schema=True,
+            schema_name=SCHEMA,
+            namespace=self._prefix + namespace,
+            pool_max_size=5,
+        ) as store:
+            yield store
+
+    async def age(self, saga_id: UUID, by: timedelta) -> None:
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute(
+                f"UPDATE {SCHEMA}.saga SET due_at = due_at - $1::interval, "
+                "created_at = created_at - $1::interval, updated_at = updated_at - $1::interval "
+                "WHERE saga_id = $2 AND namespace = $3",
+                by,
+                saga_id,
+                f"{self._prefix}default",
+            )
+        finally:
+            await connection.close()
+
+
+class TestPostgresqlStore(StoreConformance):
+    @pytest.fixture
+    def harness(self, postgresql: PostgresqlServer) -> StoreHarness:
+        return PostgresqlHarness(postgresql.url)
