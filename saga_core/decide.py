@@ -418,19 +418,20 @@ def _compensation_failed(
     spec = _current(definition, state)
     failure = failed.failure
     attempt = state.attempt + 1
-    tried = replace(
-        state,
-        status=SagaStatus.COMPENSATING,
-        attempt=attempt,
-        last_error=failure.error,
-        error_code=failure.code,
-    )
+    # What the saga failed of stays its last error, unless the rollback gets stuck as well.
+    tried = replace(state, status=SagaStatus.COMPENSATING, attempt=attempt)
     delay = None
     if failure.retryable:
         delay = spec.compensation_retry_policy.delay_after(attempt, jitter=failed.jitter)
     if delay is None:
         entry = _failed_entry(EntryKind.COMPENSATION_FAILED, tried, failure)
-        return _rest(replace(tried, status=SagaStatus.STUCK), (entry,))
+        stuck = replace(
+            tried,
+            status=SagaStatus.STUCK,
+            last_error=failure.error,
+            error_code=failure.code,
+        )
+        return _rest(stuck, (entry,))
     return _retry(tried, _failed_entry(EntryKind.COMPENSATION_RETRYING, tried, failure), delay)
 
 

@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 Between = Callable[[], Awaitable[None]]
 
+Probe = Callable[[str, int, str], None]
+"""Gets a method's name, the ordinal of the call, and `before` or `after`."""
+
 
 class Fault(StrEnum):
     """Where a call goes wrong."""
@@ -70,9 +73,20 @@ class FaultyStore:
     store.between("commit", 1, takeover)      # awaited before the first commit is passed on
     """
 
-    def __init__(self, inner: SagaStore, *, seed: int = 0, rate: float = 0.0) -> None:
-        """With a `rate`, calls fail at random before or after; `seed` makes that repeatable."""
+    def __init__(
+        self,
+        inner: SagaStore,
+        *,
+        seed: int = 0,
+        rate: float = 0.0,
+        probe: Probe | None = None,
+    ) -> None:
+        """With a `rate`, calls fail at random before or after; `seed` makes that repeatable.
+
+        `probe` is told before each call is passed on, and after the store has applied it.
+        """
         self.inner = inner
+        self._probe = probe
         self.calls: list[StoreCall] = []
         self._seed = seed
         self._rate = rate
@@ -121,7 +135,11 @@ class FaultyStore:
             await asyncio.Event().wait()
         if fault is Fault.BEFORE:
             raise StoreUnavailableError(f"planned fault before {method} no. {ordinal}")
+        if self._probe is not None:
+            self._probe(method, ordinal, "before")
         answer = await call()
+        if self._probe is not None:
+            self._probe(method, ordinal, "after")
         if fault is Fault.AFTER:
             raise StoreUnavailableError(f"planned fault: the answer of {method} no. {ordinal}")
         return answer
