@@ -35,12 +35,18 @@ __all__ = [
     "Started",
     "StepDone",
     "StepFailed",
+    "Suspected",
     "Undecodable",
+    "WORKER_LOST",
     "Unmappable",
     "WorkerLost",
     "decide",
     "ignore_command",
 ]
+
+
+WORKER_LOST = "WorkerLost"
+"""The `error_code` of a saga whose workers were lost: a suspect until its next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +166,13 @@ class Aborted:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspected:
+    """Workers died while they drove this saga among others; it is about to be driven apart."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """Workers died, alone with this saga, as often as is allowed."""
+    """Workers died, with this saga as the only suspect, as often as is allowed."""
 
     times: int
 
@@ -184,6 +195,7 @@ Happened = (
     | SkipRequested
     | CompensationRequested
     | Aborted
+    | Suspected
     | WorkerLost
     | Undecodable
 )
@@ -234,9 +246,11 @@ def decide(
             return _compensation_requested(definition, state, outputs, happened)
         case Aborted():
             return _aborted(state, happened)
+        case Suspected():
+            return _suspected(state)
         case WorkerLost(times):
             error = f"worker lost {times} times in step '{state.step_id}'"
-            return _stuck(state, Failure(error=error, code="WorkerLost"))
+            return _stuck(state, Failure(error=error, code=WORKER_LOST))
         case Undecodable(failure):
             return _stuck(state, failure)
         case _:
@@ -408,6 +422,8 @@ def _compensated(
     done: Compensated,
 ) -> Decision:
     spec = _current(definition, state)
+    if state.error_code == WORKER_LOST:
+        state = replace(state, error_code=None)  # proven innocent
     entry = NewEntry(kind=EntryKind.COMPENSATED, step_id=spec.step_id, attempt=state.attempt + 1)
     return _roll_back(definition, state, outputs, spec.index, done.token, (entry,))
 
@@ -480,6 +496,7 @@ def _retry_requested(
         token=asked.token,
         attempt=0,
         waiting_for=None,
+        error_code=None if state.error_code == WORKER_LOST else state.error_code,
     )
     if isinstance(asked.next_input, Unmappable):
         failure = asked.next_input.failure
@@ -578,6 +595,14 @@ def _stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = (
         waiting_for=None,
     )
     return _rest(parked, (*history, _failed_entry(EntryKind.STUCK, state, failure)))
+
+
+def _suspected(state: SagaState) -> Decision:
+    error = f"workers were lost in step '{state.step_id}'; it is driven apart from other suspects"
+    entry = NewEntry(
+        kind=EntryKind.SUSPECTED, step_id=state.step_id, attempt=state.attempt, error=error
+    )
+    return _go_on(replace(state, last_error=error, error_code=WORKER_LOST), (entry,))
 
 
 def _failed_entry(kind: EntryKind, state: SagaState, failure: Failure) -> NewEntry:

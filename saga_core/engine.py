@@ -20,6 +20,7 @@ from saga_core.call import Interrupt, Interrupted, StepTimeoutError
 from saga_core.codec import PayloadLimits
 from saga_core.commands import Command
 from saga_core.decide import (
+    WORKER_LOST,
     Aborted,
     Compensated,
     CompensationFailed,
@@ -28,6 +29,7 @@ from saga_core.decide import (
     Happened,
     StepDone,
     StepFailed,
+    Suspected,
     Undecodable,
     WorkerLost,
     decide,
@@ -40,7 +42,7 @@ from saga_core.errors import (
     StaleVersionError,
 )
 from saga_core.failure import failure_of
-from saga_core.lease import LeaseKeeper
+from saga_core.lease import TRUSTED, LeaseKeeper
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
 from saga_core.records import (
@@ -57,7 +59,7 @@ from saga_core.records import (
     Transition,
 )
 from saga_core.registry import Registry
-from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.writing import settle, to_the_end
 
@@ -70,6 +72,11 @@ PATIENCE = 10.0
 
 SUSPECT_AFTER = 2
 """Drivers lost without a commit after which a saga is driven apart from other suspects."""
+
+
+def is_suspect(record: SagaRecord) -> bool:
+    """Tell whether drivers were lost so often that the saga must be driven apart."""
+    return record.reclaims >= SUSPECT_AFTER or record.state.error_code == WORKER_LOST
 
 
 class LeaseLostError(SagaError):
@@ -392,12 +399,11 @@ class SagaEngine:
         """Drive a claimed saga; False if it was put back to be driven alone later.
 
         A saga whose drivers were lost `SUSPECT_AFTER` times without a commit is a suspect. At
-        most one suspect is driven at a time, so that only the guilty is convicted; `patient`
-        puts it back for a growing while first.
+        most one suspect is driven at a time, which is recorded before, so that a crash convicts
+        only the one that was driven; `patient` puts it back for a growing while first.
         """
-        crashes = record.reclaims - SUSPECT_AFTER
-        convicted = crashes >= self.registry.resolve(record).max_crashes
-        if crashes >= 0 and not convicted:
+        suspect = is_suspect(record)
+        if suspect:
             if self._suspect is not None or (patient and record.reclaimed):
                 await self._put_back(record, patient=patient)
                 return False
@@ -406,8 +412,8 @@ class SagaEngine:
             live = await self.bring_up(record)
             if live is None:
                 return True
-            if convicted:
-                await self.commit(live, self._decide(live, WorkerLost(record.reclaims)))
+            live.trusted_until = since + self.execution_lease.total_seconds() * TRUSTED
+            if suspect and record.reclaims and not await self._on_trial(live):
                 return True
             await self.drive(
                 live,
@@ -421,6 +427,20 @@ class SagaEngine:
             self._acquit(record.saga_id)
         return True
 
+    async def _on_trial(self, live: LiveSaga) -> bool:
+        """Record that a suspect is driven apart; False if its crashes have convicted it."""
+        times = 0
+        after = 0
+        while page := await self.store.history(live.saga_id, after=after):
+            for entry in page:
+                times = times + 1 if entry.kind is EntryKind.SUSPECTED else 0
+            after = page[-1].seq
+        if times >= live.registration.max_crashes:
+            await self.commit(live, self._decide(live, WorkerLost(times)))
+            return False
+        await self.commit(live, self._decide(live, Suspected()))
+        return True
+
     def _acquit(self, saga_id: UUID) -> None:
         if self._suspect == saga_id:
             self._suspect = None
@@ -428,7 +448,7 @@ class SagaEngine:
     async def _put_back(self, record: SagaRecord, *, patient: bool) -> None:
         delay = timedelta(0)
         if patient:
-            longer = 2.0 ** min(record.reclaims - SUSPECT_AFTER, 8) if record.reclaimed else 0.5
+            longer = 2.0 ** min(record.reclaims, 8) / 4 if record.reclaimed else 0.5
             delay = min(self.execution_lease * 0.1 * longer, timedelta(minutes=1))
         held = Held(record.saga_id, record.fence)
         await to_the_end(self.store.release(self.worker, [held], delay=delay))

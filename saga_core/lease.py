@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from saga_core.live import LiveSaga
     from saga_core.store import SagaStore
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["TRUSTED", "LeaseKeeper"]
 
 logger = logging.getLogger("saga_core")
+
+
+TRUSTED = 0.8
+"""The share of a lease after which a holder that has heard nothing gives up by itself."""
 
 
 class LeaseKeeper:
@@ -43,7 +47,7 @@ class LeaseKeeper:
         self._lease = lease
         self._signalled = signalled
         self._third = lease.total_seconds() / 3
-        self._trusted = lease.total_seconds() * 0.8
+        self._trusted = lease.total_seconds() * TRUSTED
         self._held: dict[UUID, LiveSaga] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None

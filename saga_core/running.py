@@ -6,7 +6,7 @@ import asyncio
 import logging
 from uuid import uuid4
 
-from saga_core.engine import SUSPECT_AFTER, SagaEngine
+from saga_core.engine import SagaEngine, is_suspect
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.records import Claims, SagaRecord
 from saga_core.status import Direction
@@ -42,7 +42,7 @@ async def run_due(engine: SagaEngine, *, limit: int) -> int:
 
 
 def _suspects_last(records: tuple[SagaRecord, ...]) -> list[SagaRecord]:
-    return sorted(records, key=lambda record: record.reclaims >= SUSPECT_AFTER)
+    return sorted(records, key=is_suspect)
 
 
 async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Claims, float]:

@@ -55,6 +55,8 @@ class EntryKind(StrEnum):
     COMPENSATION_RETRYING = "compensation_retrying"
     EVENT = "event"
     """`notify` was accepted."""
+    SUSPECTED = "suspected"
+    """Workers were lost with it; from here on it is driven apart from other suspects."""
     STUCK = "stuck"
     RETRY_REQUESTED = "retry_requested"
     COMPENSATION_REQUESTED = "compensation_requested"

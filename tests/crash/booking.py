@@ -1,4 +1,4 @@
-"""The saga that is killed: four steps, a retry, a wait for `notify`, a final failure, a rollback."""
+"""The saga that is killed: a retry, a wait for `notify`, a final failure and a rollback."""
 
 from __future__ import annotations
 

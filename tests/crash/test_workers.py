@@ -1,0 +1,156 @@
+"""Workers that die, and workers that are asked to go."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from saga_core import Query, SagaAdmin, SagaStatus, SagaStore, open_store
+from saga_testing.servers import PostgresqlServer
+from tests.crash.workshop import (
+    LEASE,
+    Workshop,
+    drain_by_run_due,
+    orchestrator_of,
+    work,
+    work_until_signal,
+)
+
+INNOCENTS = 20
+MOST_DEATHS = 15
+PATIENCE = 30.0
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.crash.victim", "tests.crash.workshop"])
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Workshop:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    else:
+        server: PostgresqlServer = request.getfixturevalue("postgresql")
+        url = server.url
+    return Workshop(url, f"workers_{uuid4().hex[:12]}", tmp_path)
+
+
+@asynccontextmanager
+async def opened(shop: Workshop) -> AsyncIterator[SagaStore]:
+    async with open_store(shop.url, create_schema=True, namespace=shop.namespace) as store:
+        yield store
+
+
+async def run(target: Callable[[Workshop], None], shop: Workshop) -> int | None:
+    process = _processes.Process(target=target, args=(shop,))
+    process.start()
+    await asyncio.to_thread(process.join, PATIENCE)
+    if process.exitcode is None:
+        process.kill()
+    return process.exitcode
+
+
+async def begin(shop: Workshop, store: SagaStore, *names: str) -> None:
+    orchestrator = orchestrator_of(shop, store)
+    for name in names:
+        await orchestrator.start(saga_name=name, initial_data={}, wait=False)
+
+
+async def test_only_the_saga_that_kills_its_worker_is_stuck(shop: Workshop) -> None:
+    shop = Workshop(shop.url, shop.namespace, shop.folder, sagas=INNOCENTS + 1)
+    async with opened(shop) as store:
+        await begin(shop, store, *["slow"] * 10, "deadly", *["slow"] * 10)
+        deaths = 0
+        while (code := await run(work, shop)) == -signal.SIGKILL:
+            deaths += 1
+            assert deaths < MOST_DEATHS
+        assert code == 0
+        assert await store.count(Query(statuses=(SagaStatus.COMPLETED,))) == INNOCENTS
+        (record,) = (await store.find(Query(statuses=(SagaStatus.STUCK,)))).records
+        assert record.saga_name == "deadly"
+        assert record.state.last_error is not None
+        assert record.state.last_error == "worker lost 3 times in step 'step_1'"
+        assert deaths >= 5  # two made it a suspect, three convicted it
+
+        shop.mended.touch()
+        orchestrator = orchestrator_of(shop, store)
+        await SagaAdmin(engine=orchestrator.engine).retry_step(record.saga_id)
+        snapshot = await orchestrator.get_snapshot(record.saga_id)
+        assert snapshot.status is SagaStatus.COMPLETED
+
+
+async def test_deadly_saga_under_run_due_is_stuck_after_bounded_deaths(shop: Workshop) -> None:
+    async with opened(shop) as store:
+        await begin(shop, store, "deadly")
+        deaths = 0
+        while await store.count(Query(statuses=(SagaStatus.STUCK,))) == 0:
+            code = await run(drain_by_run_due, shop)
+            assert code in (0, -signal.SIGKILL)
+            deaths += code != 0
+            assert deaths < MOST_DEATHS
+            await asyncio.sleep(LEASE.total_seconds())
+        assert deaths > 0
+
+
+async def await_first_deed(shop: Workshop, deeds: int = 1) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while len(shop.ledger.read()) < deeds:  # noqa: ASYNC110 - written by another process
+            await asyncio.sleep(0.01)
+
+
+async def test_sigterm_finishes_the_step_and_gives_the_saga_back(shop: Workshop) -> None:
+    shop = Workshop(
+        shop.url, shop.namespace, shop.folder, step_seconds=0.3, lease=timedelta(minutes=1)
+    )
+    async with opened(shop) as store:
+        await begin(shop, store, *["slow"] * 5)
+        process = _processes.Process(target=work_until_signal, args=(shop,))
+        process.start()
+        await await_first_deed(shop, 3)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGTERM)
+        await asyncio.to_thread(process.join, PATIENCE)
+        assert process.exitcode == 0
+        deeds = shop.ledger.read()
+        begun = [deed for deed in deeds if deed.began]
+        assert len(begun) == 3  # concurrency: no more were claimed
+        assert len(deeds) == 6  # and each was finished
+        records = (await store.find(Query())).records
+        assert [record.worker for record in records] == [None] * 5
+        assert all(record.due_at and record.due_at <= record.now for record in records)
+        assert sorted(record.state.step_index for record in records) == [0, 0, 1, 1, 1]
+        assert await orchestrator_of(shop, store).run_due() == 5
+        assert await store.count(Query(statuses=(SagaStatus.COMPLETED,))) == 5
+
+
+async def test_step_that_outlasts_the_grace_is_cancelled_and_given_back(shop: Workshop) -> None:
+    shop = Workshop(
+        shop.url,
+        shop.namespace,
+        shop.folder,
+        step_seconds=60,
+        lease=timedelta(minutes=1),
+        grace=timedelta(milliseconds=200),
+    )
+    async with opened(shop) as store:
+        await begin(shop, store, "slow")
+        process = _processes.Process(target=work_until_signal, args=(shop,))
+        process.start()
+        await await_first_deed(shop)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGTERM)
+        await asyncio.to_thread(process.join, PATIENCE)
+        assert process.exitcode == 0
+        (record,) = (await store.find(Query())).records
+        assert record.worker is None
+        assert record.due_at is not None
+        assert record.due_at <= record.now
+        assert (record.state.attempt, record.state.status) == (0, SagaStatus.RUNNING)
