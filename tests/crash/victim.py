@@ -59,7 +59,7 @@ async def _live(scene: Scene) -> None:
         orchestrator.register(NAME, build(Ledger(scene.ledger), probe))
         await orchestrator.start(saga_name=NAME, initial_data={}, saga_id=scene.saga_id, wait=False)
         for _ in range(STAGES):
-            await orchestrator.run_due()
+            await orchestrator.run_due(limit=1)  # one claim, however fast the retry falls due
             await orchestrator.get_snapshot(scene.saga_id)
             await asyncio.sleep(0.02)  # longer than the retry's delay
         snapshot = await orchestrator.get_snapshot(scene.saga_id)
@@ -69,6 +69,8 @@ async def _live(scene: Scene) -> None:
             token=snapshot.step_execution_token,
             event={"approved": True},
         )
+        assert await orchestrator.run_due() == 0
+        await orchestrator.wait(scene.saga_id)
         admin = SagaAdmin(engine=orchestrator.engine)
         assert (await admin.get_saga(scene.saga_id)).status is SagaStatus.COMPENSATED
     scene.points.write_text("".join(f"{point}\n" for point in passed))
