@@ -1,0 +1,227 @@
+"""What the field's libraries get wrong, each as a rule that this one keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from saga_core import (
+    ActiveSagaAlreadyExistsError,
+    Query,
+    SagaBuilder,
+    SagaStateError,
+    SagaStatus,
+    SagaStore,
+    SagaWorker,
+)
+from saga_testing import FaultyStore
+from saga_testing.conformance import StoreHarness
+from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
+
+LEASE = timedelta(minutes=5)
+
+
+async def test_worker_death_between_two_steps_is_recovered(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    one = saga(store, story.step(), story.step())
+    # The first holder commits its first step and is never heard of again.
+    dying = saga(store, story.step(), story.step(_vanish))
+    task = asyncio.create_task(dying.start(aggregation_id="a"))
+    await waits(lambda: story.log.count("do step_1") == 1)
+    (record,) = (await store.find(Query())).records
+    await harness.age(record.saga_id, LEASE)
+    assert await one.orchestrator.run_due() == 1
+    after = await one.see(record.saga_id)
+    assert after.status is SagaStatus.COMPLETED
+    assert story.log == ["do step_0", "do step_1", "do step_1"]
+    assert await one.start(aggregation_id="a")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await one.see(record.saga_id)).status is SagaStatus.COMPLETED
+
+
+async def _vanish(inp: Number, ctx: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_one_of_eight_concurrent_starts_of_an_aggregate_is_accepted(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    async with harness.open() as second:
+        sagas = [saga(each, story.step(fails()), retry_policy=retry(2)) for each in (store, second)]
+        results = await asyncio.gather(
+            *(sagas[n % 2].start(aggregation_id="a") for n in range(8)), return_exceptions=True
+        )
+    refused = [each for each in results if isinstance(each, ActiveSagaAlreadyExistsError)]
+    (accepted,) = [each for each in results if not isinstance(each, BaseException)]
+    assert len(refused) == 7
+    assert {each.saga_id for each in refused} == {accepted}
+
+
+async def test_step_without_compensate_does_not_stop_the_rollback(store: SagaStore) -> None:
+    story = Story()
+    after = await saga(store, story.step(), story.final(), story.step(), story.step(fails())).run()
+    assert after.status is SagaStatus.COMPENSATED
+    assert story.log[-2:] == ["undo step_2 3->4", "undo step_0 1->2"]
+
+
+async def test_skipped_step_is_undone_with_its_mock_output(store: SagaStore) -> None:
+    story = Story()
+    one = saga(
+        store,
+        story.step(),
+        story.step(fails(), undo=None),
+        story.step(fails("late")),
+        retry_policy=retry(2),
+    )
+    saga_id = await one.start()
+    await one.admin.skip_step(saga_id, mock_output={"n": 40})
+    await one.admin.compensate_step(saga_id)
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.COMPENSATED
+    assert story.log[-2:] == ["undo step_1 2->40", "undo step_0 1->2"]
+
+
+async def test_raising_input_map_fails_its_saga_and_leaves_the_batch_alone(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    builder = SagaBuilder()
+    first = builder.add_step(step=story.step(), input_map=lambda ctx: Number(n=1))
+
+    def broken(out: Number) -> Number:
+        raise KeyError("secret-value")
+
+    builder.add_step(step=story.step(), input_map=broken, depends_on=first)
+    bad = saga(store, made=builder.build())
+    bad.orchestrator.register("good", definition(story.step()))
+    ids = [await bad.start(saga_name=name, wait=False) for name in ("good", "story", "good")]
+    assert await bad.orchestrator.run_due() == 3
+    stands = [await bad.see(each) for each in ids]
+    assert [each.status for each in stands] == [
+        SagaStatus.COMPLETED,
+        SagaStatus.COMPENSATED,
+        SagaStatus.COMPLETED,
+    ]
+    assert "input map of step 'step_1' raised KeyError" in (stands[1].last_error or "")
+    assert set(stands[1].outputs) == {"step_0"}  # the step before is on record, and undone
+
+
+async def test_step_longer_than_its_lease_runs_once(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+
+    async def long(inp: Number, ctx: object) -> None:
+        await asyncio.sleep(1.2)
+
+    async with harness.open() as second:
+        lease = timedelta(milliseconds=400)
+        one = saga(store, story.step(long), lease=lease)
+        other = saga(second, story.step(long), lease=lease)
+        task = asyncio.create_task(one.start())
+        while not task.done():
+            assert await other.orchestrator.run_due() == 0
+            await asyncio.sleep(0.02)
+        assert (await one.see(await task)).status is SagaStatus.COMPLETED
+    assert story.log == ["do step_0"]
+
+
+async def test_leases_of_a_batch_do_not_age_in_a_queue(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+
+    async def slow(inp: Number, ctx: object) -> None:
+        await asyncio.sleep(0.1)
+
+    async with harness.open() as second:
+        lease = timedelta(milliseconds=450)
+        one = saga(store, story.step(slow), lease=lease)
+        other = saga(second, story.step(slow), lease=lease)
+        for _ in range(30):
+            await one.start(wait=False)
+        counts = await asyncio.gather(
+            one.orchestrator.run_due(),
+            other.orchestrator.run_due(),
+        )
+    assert sum(counts) == 30
+    assert len(story.log) == 30
+
+
+async def test_second_driver_of_a_live_saga_gets_nothing(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    go = asyncio.Event()
+
+    async def hold(inp: Number, ctx: object) -> None:
+        await go.wait()
+
+    async with harness.open() as second:
+        one = saga(store, story.step(hold), story.step())
+        other = saga(second, story.step(hold), story.step())
+        task = asyncio.create_task(one.start())
+        await waits(lambda: bool(story.log))
+        assert await other.orchestrator.run_due() == 0
+        (record,) = (await second.find(Query())).records
+        token = record.state.token
+        assert token is not None
+        assert not await other.orchestrator.notify(saga_id=record.saga_id, token=token)
+        for command in (other.admin.retry_step, other.admin.skip_step):
+            with pytest.raises(SagaStateError, match="RUNNING"):
+                await command(record.saga_id)
+        go.set()
+        await task
+    assert story.log == ["do step_0", "do step_1"]
+
+
+async def test_abort_leaves_a_completed_saga_alone(store: SagaStore) -> None:
+    one = saga(store, Story().step())
+    saga_id = await one.start()
+    before = await store.export(saga_id)
+    with pytest.raises(SagaStateError, match=r"COMPLETED.*needs"):
+        await one.admin.abort(saga_id)
+    assert (await store.export(saga_id)).history == before.history
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_ten_steps_are_one_create_and_ten_commits(store: SagaStore) -> None:
+    story = Story()
+    faulty = FaultyStore(store)
+    await saga(faulty, *(story.step() for _ in range(10))).start()
+    assert [call.method for call in faulty.calls] == ["create"] + ["commit"] * 10
+
+
+async def test_rollbacks_are_not_starved_by_a_backlog(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    made = saga(
+        store,
+        story.step(),
+        story.step(fails()),
+        compensation_retry_policy=retry(3),
+    )
+    other = saga(
+        store,
+        story.step(undo=fails(times=1)),
+        story.step(fails()),
+        compensation_retry_policy=retry(3),
+    )
+    rollback = await other.start()
+    assert (await other.see(rollback)).status is SagaStatus.COMPENSATING
+    for _ in range(12):
+        await harness.age(await made.start(wait=False), 3 * HOUR)
+    await harness.age(rollback, HOUR)
+    async with SagaWorker(other.orchestrator, concurrency=1):
+        await other.orchestrator.wait(rollback, 10)
+        left = await store.count(Query(overdue_by=timedelta(0)))
+    assert (await other.see(rollback)).status is SagaStatus.COMPENSATED
+    assert left > 6  # it did not have to wait for the backlog
