@@ -1,0 +1,1 @@
+"""How fast sagas are, measured against a floor and against others, in one run on one server."""
