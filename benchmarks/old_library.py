@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 from loguru import logger
 from pydantic import BaseModel
 from saga_orchestrator import BaseStep, SagaBuilder, SagaOrchestrator, SagaStateMixin
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 sys.path.insert(0, str(Path(__file__).parent))
 from load import measure
@@ -23,22 +23,25 @@ class Base(DeclarativeBase):
     pass
 
 
-class OldSaga(Base, SagaStateMixin):
-    __tablename__ = "old_saga"
-
-
-MODELS = {"model_class": OldSaga}
-try:
+try:  # the newer version keeps its history in a table of its own
     from saga_orchestrator import SagaStepHistoryMixin
 except ImportError:
-    pass
+
+    class OldSaga(Base, SagaStateMixin):
+        __tablename__ = "old_saga"
+
+    MODELS = {"model_class": OldSaga}
 else:
 
     class OldHistory(Base, SagaStepHistoryMixin):
-        __tablename__ = "old_saga_history"
-        saga_id: Mapped[UUID] = mapped_column(ForeignKey("old_saga.id"))
+        __tablename__ = "new_saga_history"
+        saga_id: Mapped[UUID] = mapped_column(ForeignKey("new_saga.id"))
 
-    MODELS["history_model_class"] = OldHistory
+    class NewSaga(Base, SagaStateMixin):
+        __tablename__ = "new_saga"
+        step_history: Mapped[list[OldHistory]] = relationship(cascade="all, delete-orphan")
+
+    MODELS = {"model_class": NewSaga, "history_model_class": OldHistory}
 
 
 class Number(BaseModel):
@@ -65,8 +68,15 @@ def no_op_saga():
 
 async def main(url: str, sagas: int, lanes: int) -> None:
     logger.remove()
-    engine = create_async_engine(f"postgresql+asyncpg://{url.partition('://')[2]}", pool_size=lanes)
+    # Each version keeps its types and tables in a schema of its own.
+    schema = next(iter(Base.metadata.tables)).replace("saga", "library")
+    engine = create_async_engine(
+        f"postgresql+asyncpg://{url.partition('://')[2]}",
+        pool_size=lanes,
+        connect_args={"server_settings": {"search_path": schema}},
+    )
     async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
         await connection.run_sync(Base.metadata.create_all)
     maker = async_sessionmaker(engine, expire_on_commit=False)
     orchestrator = SagaOrchestrator(session_maker=maker, **MODELS)
