@@ -227,7 +227,7 @@ def decide(
     """
     match happened:
         case Started(next_input, token):
-            return _begin(definition, state, outputs, definition.steps[0], next_input, token, ())
+            return _begin(definition, outputs, definition.steps[0], next_input, token, ())
         case StepDone():
             return _step_done(definition, state, outputs, happened)
         case StepFailed():
@@ -268,31 +268,22 @@ def ignore_command(state: SagaState, due: Due | None, *, reason: str) -> Decisio
 
 def _begin(
     definition: SagaDefinition,
-    state: SagaState,
     outputs: Mapping[str, Recorded],
     spec: StepSpec,
     next_input: NextInput,
     token: UUID,
     history: tuple[NewEntry, ...],
 ) -> Decision:
-    at_step = replace(
-        state,
+    at_step = SagaState(
         status=SagaStatus.RUNNING,
-        direction=Direction.FORWARD,
-        active=True,
         step_id=spec.step_id,
         step_index=spec.index,
-        step_input=None,
+        step_input=next_input.text if isinstance(next_input, Mapped) else None,
         token=token,
-        generation=0,
-        attempt=0,
-        waiting_for=None,
-        last_error=None,
-        error_code=None,
     )
     if isinstance(next_input, Unmappable):
         return _fail_for_good(definition, at_step, outputs, next_input.failure, token, history)
-    return _go_on(replace(at_step, step_input=next_input.text), history)
+    return _go_on(at_step, history)
 
 
 def _step_done(
@@ -323,13 +314,9 @@ def _advance(
 ) -> Decision:
     if next_input is not None:
         following = definition.steps[spec.index + 1]
-        return _begin(definition, state, outputs, following, next_input, token, (entry,))
-    finished = replace(
-        _ended(state, SagaStatus.COMPLETED),
-        step_id=None,
-        step_index=len(definition.steps),
-        last_error=None,
-        error_code=None,
+        return _begin(definition, outputs, following, next_input, token, (entry,))
+    finished = SagaState(
+        status=SagaStatus.COMPLETED, active=False, step_index=len(definition.steps)
     )
     return _rest(finished, (entry,))
 

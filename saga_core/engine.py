@@ -191,7 +191,7 @@ class SagaEngine:
         try:
             committed = await settle(
                 lambda: self.store.commit(transition),
-                what=f"commit of {live.position}",
+                what=lambda: f"commit of {live.position}",
                 until=until,
             )
         except StaleVersionError as error:
@@ -200,14 +200,13 @@ class SagaEngine:
                 f"version {live.version} is not on record",
                 saga_id=live.saga_id,
             ) from error
-        position = live.position
         live.applied(decision, committed, seen=seen + len(signals_in))
         self._observers.committed(live, decision)
         if not decision.drive:
             self._announce(live.saga_id)
         if decision.drive and not committed.held:
             raise LeaseLostError(
-                f"{position}: committed, but somebody else has taken the saga over since",
+                f"saga {live.saga_id}: committed, but somebody else has taken it over since",
                 saga_id=live.saga_id,
             )
         return committed

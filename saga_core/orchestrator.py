@@ -148,7 +148,10 @@ class SagaOrchestrator:
 
         try:
             created = await settle(
-                create, what=f"start of saga {saga_id}", until=since + 10, tries=CREATE_TRIES
+                create,
+                what=lambda: f"start of saga {saga_id}",
+                until=since + 10,
+                tries=CREATE_TRIES,
             )
         except StoreUnavailableError as error:
             error.saga_id = saga_id

@@ -39,11 +39,15 @@ async def to_the_end(write: Awaitable[T]) -> T:
 
 
 async def settle(
-    write: Callable[[], Awaitable[T]], *, what: str, until: float, tries: int | None = None
+    write: Callable[[], Awaitable[T]],
+    *,
+    what: Callable[[], str],
+    until: float,
+    tries: int | None = None,
 ) -> T:
     """Send a write again, the same with the same id, until the store has answered.
 
-    `until` is a time of the running loop, after which the last `StoreUnavailableError` is raised;
+    `what` names the write for the log. `until` is a time of the running loop, after which the last `StoreUnavailableError` is raised;
     `tries` bounds the attempts. Each attempt is kept whole (`to_the_end`).
     """
     loop = asyncio.get_running_loop()
@@ -55,7 +59,7 @@ async def settle(
         except StoreUnavailableError as error:
             if loop.time() + pause >= until or attempt == tries:
                 raise
-            logger.warning("%s got no answer from the store, sending it again: %s", what, error)
+            logger.warning("%s got no answer from the store, sending it again: %s", what(), error)
         await asyncio.sleep(pause)
         attempt += 1
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from saga_backends.postgresql.connection import open_pool, our_errors, safe
 from saga_backends.postgresql.options import PostgresqlOptions
+from saga_backends.postgresql.pool import LeanPool
 from saga_backends.postgresql.schema import Migrations, check_schema, migration_sql, upgrade_schema
 from saga_backends.postgresql.store import PostgresqlStore
 from saga_core.hookspecs import BackendSpec, Capability, hookimpl
@@ -19,7 +20,8 @@ async def open_postgresql(
     url: str, *, create_schema: bool | None, options: PostgresqlOptions
 ) -> AsyncIterator[PostgresqlStore]:
     """Open a pool, check the schema (or with `create_schema` bring it up to date), and close."""
-    pool = await open_pool(url, options)
+    inner = await open_pool(url, options)
+    pool = LeanPool(inner, size=options.pool_max_size, command_timeout=options.command_timeout)
     try:
         with our_errors(safe(url), options.schema_name):
             async with pool.acquire() as connection:
@@ -28,7 +30,7 @@ async def open_postgresql(
                 await check_schema(connection, options.schema_name, safe(url))
         yield PostgresqlStore(pool, url, options)
     finally:
-        pool.terminate()
+        await pool.close()
 
 
 @hookimpl

@@ -138,5 +138,7 @@ async def open_pool(url: str, options: PostgresqlOptions) -> asyncpg.Pool:
             connection_class=PlainConnection,
             min_size=min(options.pool_min_size, options.pool_max_size),
             max_size=options.pool_max_size,
-            **arguments,
+            # Connections stay checked out; the pool watches over the time of each statement.
+            max_inactive_connection_lifetime=0,
+            **{**arguments, "command_timeout": None},
         )
