@@ -75,7 +75,9 @@ class LeanPool:
             try:
                 yield connection
             finally:
-                self._give_back(connection)
+                del self._busy[connection]
+                # asyncpg waits for a cancelled statement to be over, and resets what is left.
+                await asyncio.shield(self._pool.release(connection))
 
     async def close(self) -> None:
         """Close all connections, those that do not answer without asking."""
@@ -105,8 +107,6 @@ class LeanPool:
 
     def _give_back(self, connection: asyncpg.Connection) -> None:
         del self._busy[connection]
-        if connection.is_in_transaction():
-            connection.terminate()  # cancelled in the middle: the server rolls back
         self._idle.append(connection)
 
     def _look(self) -> None:
