@@ -10,10 +10,10 @@ from uuid import UUID
 import asyncpg
 
 from saga_backends.postgresql.statements import Statements
+from saga_backends.sql.names import Names
 from saga_backends.sql.rows import (
     HISTORY_COLUMNS,
     INBOX_COLUMNS,
-    SAGA_COLUMNS,
     STATE_COLUMNS,
     cursor_of,
     entry_of,
@@ -38,7 +38,6 @@ class PostgresqlCatalog:
 
     _pool: asyncpg.Pool
     _sql: Statements
-    _options: Any
     namespace: str
 
     def _errors(self) -> Any:
@@ -49,19 +48,22 @@ class PostgresqlCatalog:
 
     async def find(self, query: Query) -> Page:
         """Return a page of the sagas that match; see `Catalog.find`."""
+        names = self._sql.names
         where, values = self._conditions(query)
         if query.cursor is not None:
             try:
                 created_at, saga_id = read_cursor(query.cursor)
             except (ValueError, TypeError):
                 raise PayloadError("the cursor is not one that an earlier page gave") from None
-            where += f" AND (created_at, saga_id) > (${len(values) + 1}, ${len(values) + 2})"
+            where += (
+                f" AND (created_at, {names.saga_id}) > (${len(values) + 1}, ${len(values) + 2})"
+            )
             values += [created_at, saga_id]
         with self._errors():
             rows = await self._pool.fetch(
-                f"SELECT {', '.join(SAGA_COLUMNS)}, clock_timestamp() "  # noqa: S608
-                f"FROM {self._options.schema_name}.saga WHERE {where} "
-                f"ORDER BY created_at, saga_id LIMIT ${len(values) + 1}",
+                f"SELECT {', '.join(names.saga_columns)}, clock_timestamp() "  # noqa: S608
+                f"FROM {names.sagas} WHERE {where} "
+                f"ORDER BY created_at, {names.saga_id} LIMIT ${len(values) + 1}",
                 *values,
                 query.limit + 1,
             )
@@ -74,31 +76,31 @@ class PostgresqlCatalog:
         where, values = self._conditions(query)
         with self._errors():
             found: int = await self._pool.fetchval(
-                f"SELECT count(*) FROM {self._options.schema_name}.saga WHERE {where}",  # noqa: S608
+                f"SELECT count(*) FROM {self._sql.names.sagas} WHERE {where}",  # noqa: S608
                 *values,
             )
         return found
 
     async def purge(self, *, finished_for: timedelta, limit: int) -> int:
         """Delete ended sagas with all they have, in one statement; see `Catalog.purge`."""
-        schema = self._options.schema_name
+        names = self._sql.names
         with self._errors():
             gone: int = await self._pool.fetchval(
                 f"""
                 WITH gone AS (
-                    SELECT saga_id FROM {schema}.saga
+                    SELECT {names.saga_id} AS saga_id FROM {names.sagas}
                      WHERE namespace = $1 AND NOT active
                        AND updated_at <= (SELECT clock_timestamp()) - $2::interval
                      ORDER BY updated_at LIMIT $3 FOR UPDATE SKIP LOCKED
                 ), history AS (
-                    DELETE FROM {schema}.saga_history h USING gone
+                    DELETE FROM {names.history} h USING gone
                      WHERE h.namespace = $1 AND h.saga_id = gone.saga_id
                 ), inbox AS (
-                    DELETE FROM {schema}.saga_inbox i USING gone
+                    DELETE FROM {names.inbox} i USING gone
                      WHERE i.namespace = $1 AND i.saga_id = gone.saga_id
                 ), sagas AS (
-                    DELETE FROM {schema}.saga s USING gone
-                     WHERE s.namespace = $1 AND s.saga_id = gone.saga_id RETURNING 1
+                    DELETE FROM {names.sagas} s USING gone
+                     WHERE s.namespace = $1 AND s.{names.saga_id} = gone.saga_id RETURNING 1
                 )
                 SELECT count(*) FROM sagas
                 """,  # noqa: S608 - a checked identifier and parameters only
@@ -110,7 +112,7 @@ class PostgresqlCatalog:
 
     async def export(self, saga_id: UUID) -> SagaExport:
         """Return everything about one saga, as of one moment; see `Catalog.export`."""
-        schema = self._options.schema_name
+        names = self._sql.names
         with self._errors():
             async with (
                 self._pool.acquire() as connection,
@@ -119,7 +121,7 @@ class PostgresqlCatalog:
                 row = await connection.fetchrow(self._sql.load, self.namespace, saga_id)
                 history = await connection.fetch(
                     f"SELECT {', '.join(HISTORY_COLUMNS)}, commit_id "  # noqa: S608
-                    f"FROM {schema}.saga_history "
+                    f"FROM {names.history} "
                     "WHERE namespace = $1 AND saga_id = $2 ORDER BY seq",
                     self.namespace,
                     saga_id,
@@ -139,8 +141,8 @@ class PostgresqlCatalog:
     async def restore(self, export: SagaExport) -> None:
         """Write an exported saga as it was, in one transaction; see `Catalog.restore`."""
         record = export.record
-        schema = self._options.schema_name
-        columns = ("namespace", *SAGA_COLUMNS, "entries")
+        names = self._sql.names
+        columns = ("namespace", *names.saga_columns, "entries")
         values = (
             self.namespace,
             record.saga_id,
@@ -162,6 +164,7 @@ class PostgresqlCatalog:
             record.created_at,
             record.updated_at,
             len(export.history),
+            *names.own_values(),
         )
         assert len(STATE_COLUMNS) == len(state_values(record.state))  # noqa: S101
         history = [
@@ -195,13 +198,13 @@ class PostgresqlCatalog:
             with self._errors():
                 async with self._pool.acquire() as connection, connection.transaction():
                     try:
-                        await connection.execute(_insert(f"{schema}.saga", columns), *values)
+                        await connection.execute(_insert_saga(names, columns), *values)
                     except asyncpg.UniqueViolationError as error:
                         raise _Taken from error
-                    names = ("namespace", "saga_id", "commit_id", "fence", *HISTORY_COLUMNS)
-                    await connection.executemany(_insert(f"{schema}.saga_history", names), history)
+                    told = ("namespace", "saga_id", "commit_id", "fence", *HISTORY_COLUMNS)
+                    await connection.executemany(_insert(names.history, told), history)
                     heard = ("namespace", "saga_id", *INBOX_COLUMNS)
-                    await connection.executemany(_insert(f"{schema}.saga_inbox", heard), inbox)
+                    await connection.executemany(_insert(names.inbox, heard), inbox)
         except _Taken as taken:
             await self._explain_taken(record.saga_id, record.aggregation_id)
             raise SagaStateError(
@@ -246,7 +249,10 @@ class PostgresqlCatalog:
         if query.created_before is not None:
             add("created_at < {}", query.created_before)
         if query.overdue_by is not None:
-            add("due_at <= (SELECT clock_timestamp()) - {}::interval", query.overdue_by)
+            add(
+                self._sql.names.due_at + " <= (SELECT clock_timestamp()) - {}::interval",
+                query.overdue_by,
+            )
         return " AND ".join(parts), values
 
 
@@ -257,3 +263,10 @@ class _Taken(Exception):  # noqa: N818 - control flow within restore
 def _insert(table: str, columns: Sequence[str]) -> str:
     places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608
+
+
+def _insert_saga(names: Names, columns: Sequence[str]) -> str:
+    places = [f"${n}" for n in range(1, len(columns) + 1)]
+    places += names.own_places(lambda n: f"${len(columns) + 1 + n}")
+    filled = (*columns, *names.own_columns)
+    return f"INSERT INTO {names.sagas} ({', '.join(filled)}) VALUES ({', '.join(places)})"  # noqa: S608

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,15 @@ from saga_backends.postgresql.catalog import PostgresqlCatalog
 from saga_backends.postgresql.connection import our_errors, safe
 from saga_backends.postgresql.listening import listen
 from saga_backends.postgresql.options import PostgresqlOptions
-from saga_backends.postgresql.statements import Statements
+from saga_backends.postgresql.statements import Statements, names_in
+from saga_backends.postgresql.values import (
+    due_of,
+    entry_values,
+    lease_of,
+    outputs_of,
+    pairs,
+    record_of_new,
+)
 from saga_backends.sql.rows import entry_of, record_of, signal_of, state_values
 from saga_core.errors import (
     ActiveSagaAlreadyExistsError,
@@ -28,12 +35,8 @@ from saga_core.records import (
     Claims,
     Committed,
     Created,
-    Due,
     Held,
     HistoryEntry,
-    Lease,
-    LeaseAction,
-    NewEntry,
     NewSaga,
     Receipt,
     Registered,
@@ -56,13 +59,14 @@ class PostgresqlStore(PostgresqlCatalog):
     """A `SagaStore` on tables of its own. Made by `open_store("postgresql://...")`."""
 
     contract_version = CONTRACT_VERSION
+    _inbox_table = "saga_inbox"
 
     def __init__(self, pool: asyncpg.Pool, url: str, options: PostgresqlOptions) -> None:
         self._pool = pool
         self._url = url
         self._options = options
         self._where = safe(url)
-        self._sql = Statements(options.schema_name)
+        self._sql = Statements(names_in(options.schema_name))
         self.namespace = options.namespace
         digest = hashlib.sha256(f"{options.schema_name}.{options.namespace}".encode()).hexdigest()
         self._channel = f"saga_{digest[:24]}"
@@ -80,7 +84,7 @@ class PostgresqlStore(PostgresqlCatalog):
             row = await self._pool.fetchrow(self._sql.load, self.namespace, saga_id)
         if row is None:
             raise self._not_found(saga_id)
-        return record_of(row, now=row[29], outputs=_outputs(row[30]))
+        return record_of(row, now=row[29], outputs=outputs_of(row[30]))
 
     async def commit(self, transition: Transition) -> Committed:
         """Apply a transition in one statement; see `SagaLog.commit`."""
@@ -130,7 +134,7 @@ class PostgresqlStore(PostgresqlCatalog):
                 int(favour),
             )
         records = tuple(
-            record_of(row, now=row[29], outputs=_outputs(row[30]), reclaimed=row[31])
+            record_of(row, now=row[29], outputs=outputs_of(row[30]), reclaimed=row[31])
             for row in rows
             if row[0] is not None
         )
@@ -145,7 +149,7 @@ class PostgresqlStore(PostgresqlCatalog):
         """Extend the leases that are still ours; see `WorkQueue.renew`."""
         with self._errors():
             rows = await self._pool.fetch(
-                self._sql.renew, self.namespace, worker, *_pairs(held), lease
+                self._sql.renew, self.namespace, worker, *pairs(held), lease
             )
         return {row[0]: row[1] for row in rows}
 
@@ -153,7 +157,7 @@ class PostgresqlStore(PostgresqlCatalog):
         """Give back what is still ours; see `WorkQueue.release`."""
         with self._errors():
             await self._pool.execute(
-                self._sql.release, self.namespace, worker, *_pairs(held), delay, self._channel
+                self._sql.release, self.namespace, worker, *pairs(held), delay, self._channel
             )
 
     async def wakeups(self) -> AsyncIterator[Wakeup]:
@@ -201,7 +205,7 @@ class PostgresqlStore(PostgresqlCatalog):
 
     async def _create(self, runner: Any, new: NewSaga) -> Created:
         statement = self._sql.create(len(new.history), new.lease is not None)
-        delay, at = _due(new.due)
+        delay, at = due_of(new.due)
         if new.lease is not None:
             delay = new.lease.duration
         arguments = (
@@ -219,19 +223,25 @@ class PostgresqlStore(PostgresqlCatalog):
             len(new.history),
             *(() if new.lease is not None else (at,)),
             delay,
-            *_entry_values(new.history),
-            *(() if new.lease is not None else (self._channel,)),
+            *entry_values(new.history),
+            *((self._channel,) if new.lease is None and self._sql.notifies else ()),
+            *self._sql.names.own_values(),
         )
         for _ in range(CREATE_TRIES):
             row = await runner.fetchrow(statement, *arguments)
             if row is not None:
-                return Created(record=_record_of_new(new, row[0], row[1]), created=True)
+                return Created(record=record_of_new(new, row[0], row[1]), created=True)
             # Refused by one of the two unique indexes: which one decides the answer.
             existing = await runner.fetchrow(self._sql.load, self.namespace, new.saga_id)
             if existing is not None:
-                record = record_of(existing, now=existing[29], outputs=_outputs(existing[30]))
+                record = record_of(existing, now=existing[29], outputs=outputs_of(existing[30]))
                 return Created(record=record, created=False)
             await self._refuse_second(runner, new.aggregation_id)
+            if new.aggregation_id is None:
+                raise SagaStateError(
+                    f"saga {new.saga_id} was refused by a unique index of {self._where}",
+                    saga_id=new.saga_id,
+                )
         raise StoreUnavailableError(
             f"{self._where}: aggregation_id {new.aggregation_id!r} changes hands faster than a "
             "saga can be created; try again",
@@ -248,8 +258,8 @@ class PostgresqlStore(PostgresqlCatalog):
             )
 
     async def _commit(self, runner: Any, transition: Transition) -> Committed:
-        lease, lease_values = _lease(transition)
-        notifies = lease == "release"
+        lease, lease_values = lease_of(transition)
+        notifies = lease == "release" and self._sql.notifies
         marks = transition.consumed
         statement = self._sql.commit(
             lease,
@@ -269,7 +279,7 @@ class PostgresqlStore(PostgresqlCatalog):
         ]
         if transition.tags is not None:
             arguments.append(transition.tags)
-        arguments.extend(_entry_values(transition.history))
+        arguments.extend(entry_values(transition.history))
         for signal in transition.signals_in:
             arguments += (signal.event_id, signal.kind.value, signal.payload)
         if marks:
@@ -282,7 +292,7 @@ class PostgresqlStore(PostgresqlCatalog):
             committed = await self._first_answer(runner, transition)
             if committed is not None:
                 return committed
-            if error.table_name == "saga_inbox":
+            if error.table_name == self._inbox_table:
                 raise SagaStateError(
                     f"saga {transition.saga_id} has an event with one of these ids already",
                     saga_id=transition.saga_id,
@@ -313,93 +323,3 @@ class PostgresqlStore(PostgresqlCatalog):
     async def _refuse_revival(self, runner: Any, transition: Transition) -> None:
         row = await runner.fetchrow(self._sql.load, self.namespace, transition.saga_id)
         await self._refuse_second(runner, None if row is None else row[5])
-
-
-def _lease(transition: Transition) -> tuple[str, tuple[Any, ...]]:
-    lease = transition.lease
-    if lease is LeaseAction.KEEP:
-        return "keep", ()
-    if isinstance(lease, Lease):
-        return "take", (lease.worker, lease.duration)
-    if transition.due is None and not transition.state.active:
-        return "release_quietly", _due(None)
-    return "release", _due(transition.due)
-
-
-def _due(due: Due | None) -> tuple[timedelta | None, datetime | None]:
-    return (None, None) if due is None else (due.delay, due.at)
-
-
-def _entry_values(entries: Sequence[NewEntry]) -> list[Any]:
-    values: list[Any] = []
-    for entry in entries:
-        values += (
-            entry.kind.value,
-            entry.step_id,
-            entry.attempt,
-            entry.input,
-            entry.output,
-            entry.error,
-            entry.error_code,
-            entry.actor,
-            entry.reason,
-        )
-    return values
-
-
-def _pairs(held: Sequence[Held]) -> tuple[list[UUID], list[int]]:
-    return [one.saga_id for one in held], [one.fence for one in held]
-
-
-def _outputs(text: str | None) -> tuple[HistoryEntry, ...]:
-    if text is None:
-        return ()
-    entries = []
-    for row in json.loads(text):
-        row[2] = datetime.fromisoformat(row[2])
-        entries.append(entry_of(row))
-    return tuple(entries)
-
-
-def _record_of_new(new: NewSaga, created_at: datetime, due_at: datetime | None) -> SagaRecord:
-    outputs = tuple(
-        HistoryEntry(
-            seq=number,
-            version=1,
-            at=created_at,
-            kind=entry.kind,
-            step_id=entry.step_id,
-            attempt=entry.attempt,
-            input=entry.input,
-            output=entry.output,
-            error=entry.error,
-            error_code=entry.error_code,
-            actor=entry.actor,
-            reason=entry.reason,
-        )
-        for number, entry in enumerate(new.history, start=1)
-        if entry.output is not None
-    )
-    return SagaRecord(
-        saga_id=new.saga_id,
-        saga_name=new.saga_name,
-        definition_version=new.definition_version,
-        fingerprint=new.fingerprint,
-        data=new.data,
-        state=new.state,
-        aggregation_id=new.aggregation_id,
-        trace_id=new.trace_id,
-        tags=new.tags,
-        version=1,
-        fence=0 if new.lease is None else 1,
-        worker=None if new.lease is None else new.lease.worker,
-        due_at=due_at,
-        signals=0,
-        seen=0,
-        reclaims=0,
-        reclaimed=False,
-        outputs=outputs,
-        created_at=created_at,
-        updated_at=created_at,
-        now=created_at,
-    )

@@ -8,24 +8,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from saga_backends.sql.rows import (
-    HISTORY_COLUMNS,
-    INBOX_COLUMNS,
-    SAGA_COLUMNS,
-    cursor_of,
-    read_cursor,
-)
-from saga_backends.sqlite.connection import Database
-from saga_backends.sqlite.rows import (
-    entry_of,
-    entry_values,
-    load_record,
-    micros,
-    now_micros,
-    record_of,
-    signal_of,
-    state_values,
-)
+from saga_backends.sql.rows import cursor_of, read_cursor
+from saga_backends.sqlite.connection import Transactions
+from saga_backends.sqlite.layout import Layout, micros, now_micros
+from saga_backends.sqlite.rows import Rows, entry_values
+from saga_backends.sqlite.statements import Statements
 from saga_core.errors import PayloadError, SagaNotFoundError, SagaStateError
 from saga_core.records import Page, Query, SagaExport
 
@@ -35,7 +22,10 @@ __all__ = ["SqliteCatalog"]
 class SqliteCatalog:
     """The `Catalog` half of the store."""
 
-    _db: Database
+    _db: Transactions
+    _rows: Rows
+    _sql: Statements
+    _layout: Layout
     namespace: str
 
     def _not_found(self, saga_id: UUID) -> SagaNotFoundError:
@@ -46,27 +36,31 @@ class SqliteCatalog:
     ) -> None:
         raise NotImplementedError
 
+    def _time(self, value: int) -> Any:
+        raise NotImplementedError
+
     async def find(self, query: Query) -> Page:
         """Return a page of the sagas that match; see `Catalog.find`."""
+        names = self._layout.names
         where, values = self._conditions(query)
         if query.cursor is not None:
             try:
                 created_at, saga_id = read_cursor(query.cursor)
             except (ValueError, TypeError):
                 raise PayloadError("the cursor is not one that an earlier page gave") from None
-            where += " AND (created_at, saga_id) > (?, ?)"
-            values += [micros(created_at), str(saga_id)]
+            where += f" AND (created_at, {names.saga_id}) > (?, ?)"
+            values += [self._time(micros(created_at)), self._layout.id_of(saga_id)]
 
         def read(db: sqlite3.Connection) -> list[Any]:
             return db.execute(
-                f"SELECT {', '.join(SAGA_COLUMNS)} FROM saga WHERE {where} "  # noqa: S608
-                "ORDER BY created_at, saga_id LIMIT ?",
+                f"SELECT {', '.join(names.saga_columns)} FROM {names.sagas} "  # noqa: S608
+                f"WHERE {where} ORDER BY created_at, {names.saga_id} LIMIT ?",
                 (*values, query.limit + 1),
             ).fetchall()
 
         rows = await self._db.read(read)
         now = now_micros()
-        records = tuple(record_of(row, now=now) for row in rows[: query.limit])
+        records = tuple(self._rows.record_of(row, now=now) for row in rows[: query.limit])
         more = len(rows) > query.limit
         return Page(records=records, cursor=cursor_of(records[-1]) if more and records else None)
 
@@ -75,7 +69,8 @@ class SqliteCatalog:
         where, values = self._conditions(query)
 
         def read(db: sqlite3.Connection) -> int:
-            row = db.execute(f"SELECT count(*) FROM saga WHERE {where}", values)  # noqa: S608
+            sagas = self._layout.names.sagas
+            row = db.execute(f"SELECT count(*) FROM {sagas} WHERE {where}", values)  # noqa: S608
             found: int = row.fetchone()[0]
             return found
 
@@ -85,14 +80,20 @@ class SqliteCatalog:
         """Delete ended sagas with all they have, in one transaction; see `Catalog.purge`."""
 
         def delete(db: sqlite3.Connection) -> int:
+            names = self._layout.names
             gone = db.execute(
-                "SELECT namespace, saga_id FROM saga WHERE namespace = ? AND NOT active "
-                "AND updated_at <= ? ORDER BY updated_at LIMIT ?",
-                (self.namespace, now_micros() - micros(finished_for), limit),
+                f"SELECT namespace, {names.saga_id} FROM {names.sagas} "  # noqa: S608
+                "WHERE namespace = ? AND NOT active AND updated_at <= ? "
+                "ORDER BY updated_at LIMIT ?",
+                (self.namespace, self._time(now_micros() - micros(finished_for)), limit),
             ).fetchall()
-            for table in ("saga_history", "saga_inbox", "saga"):
+            for table, key in (
+                (names.history, "saga_id"),
+                (names.inbox, "saga_id"),
+                (names.sagas, names.saga_id),
+            ):
                 db.executemany(
-                    f"DELETE FROM {table} WHERE namespace = ? AND saga_id = ?",  # noqa: S608
+                    f"DELETE FROM {table} WHERE namespace = ? AND {key} = ?",  # noqa: S608
                     gone,
                 )
             return len(gone)
@@ -101,27 +102,19 @@ class SqliteCatalog:
 
     async def export(self, saga_id: UUID) -> SagaExport:
         """Return everything about one saga, as of one moment; see `Catalog.export`."""
-        key = (self.namespace, str(saga_id))
+        key = self._rows.key(saga_id)
 
         def read(db: sqlite3.Connection) -> SagaExport:
-            record = load_record(db, self.namespace, saga_id)
+            record = self._rows.load(db, saga_id)
             if record is None:
                 raise self._not_found(saga_id)
-            history = db.execute(
-                f"SELECT {', '.join(HISTORY_COLUMNS)}, commit_id FROM saga_history "  # noqa: S608
-                "WHERE namespace = ? AND saga_id = ? ORDER BY seq",
-                key,
-            ).fetchall()
-            inbox = db.execute(
-                f"SELECT {', '.join(INBOX_COLUMNS)} FROM saga_inbox "  # noqa: S608
-                "WHERE namespace = ? AND saga_id = ? ORDER BY seq",
-                key,
-            ).fetchall()
+            history = db.execute(self._sql.history, (*key, 0, -1)).fetchall()
+            inbox = db.execute(self._sql.inbox, (*key, 0)).fetchall()
             return SagaExport(
                 record=record,
-                history=tuple(entry_of(row[:-1]) for row in history),
+                history=tuple(self._rows.entry_of(row) for row in history),
                 commit_ids=tuple(None if row[-1] is None else UUID(row[-1]) for row in history),
-                inbox=tuple(signal_of(row) for row in inbox),
+                inbox=tuple(self._rows.signal_of(row) for row in inbox),
             )
 
         return await self._db.read(read)
@@ -129,20 +122,18 @@ class SqliteCatalog:
     async def restore(self, export: SagaExport) -> None:
         """Write an exported saga as it was, in one transaction; see `Catalog.restore`."""
         record = export.record
-        key = (self.namespace, str(record.saga_id))
+        key = self._rows.key(record.saga_id)
 
         def write(db: sqlite3.Connection) -> None:
-            if load_record(db, self.namespace, record.saga_id) is not None:
+            if self._rows.load(db, record.saga_id) is not None:
                 raise SagaStateError(
                     f"saga {record.saga_id} exists already in namespace '{self.namespace}'",
                     saga_id=record.saga_id,
                 )
             if record.state.active:
                 self._check_aggregate(db, record.aggregation_id)
-            columns = ("namespace", *SAGA_COLUMNS, "entries")
             db.execute(
-                f"INSERT INTO saga ({', '.join(columns)}) "  # noqa: S608
-                f"VALUES ({', '.join('?' * len(columns))})",
+                self._sql.insert,
                 (
                     *key,
                     record.saga_name,
@@ -152,44 +143,42 @@ class SqliteCatalog:
                     record.aggregation_id,
                     record.trace_id,
                     json.dumps(record.tags),
-                    *state_values(record.state),
+                    *self._rows.state_values(record.state),
                     record.version,
                     record.fence,
                     record.worker,
-                    None if record.due_at is None else micros(record.due_at),
+                    None if record.due_at is None else self._time(micros(record.due_at)),
                     record.signals,
                     record.seen,
                     record.reclaims,
-                    micros(record.created_at),
-                    micros(record.updated_at),
                     len(export.history),
+                    self._time(micros(record.created_at)),
+                    self._time(micros(record.updated_at)),
+                    *self._layout.names.own_values(),
                 ),
             )
             db.executemany(
-                "INSERT INTO saga_history (namespace, saga_id, seq, commit_id, version, fence, at, "  # noqa: S608, E501
-                "kind, step_id, attempt, input, output, error, error_code, actor, reason) "
-                f"VALUES ({', '.join('?' * 16)})",
+                self._sql.insert_entry,
                 [
                     (
                         *key,
                         entry.seq,
-                        None if commit_id is None else str(commit_id),
+                        None if commit_id is None else self._layout.id_of(commit_id),
                         entry.version,
                         record.fence,
-                        micros(entry.at),
+                        self._time(micros(entry.at)),
                         *entry_values(entry),
                     )
                     for entry, commit_id in zip(export.history, export.commit_ids, strict=True)
                 ],
             )
             db.executemany(
-                "INSERT INTO saga_inbox (namespace, saga_id, seq, at, event_id, kind, payload, "
-                "consumed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                self._sql.insert_signal,
                 [
                     (
                         *key,
                         signal.seq,
-                        micros(signal.at),
+                        self._time(micros(signal.at)),
                         signal.event_id,
                         signal.kind.value,
                         signal.payload,
@@ -217,11 +206,11 @@ class SqliteCatalog:
             values.append(query.tag)
         if query.created_after is not None:
             parts.append("created_at > ?")
-            values.append(micros(query.created_after))
+            values.append(self._time(micros(query.created_after)))
         if query.created_before is not None:
             parts.append("created_at < ?")
-            values.append(micros(query.created_before))
+            values.append(self._time(micros(query.created_before)))
         if query.overdue_by is not None:
-            parts.append("due_at <= ?")
-            values.append(now_micros() - micros(query.overdue_by))
+            parts.append(f"{self._layout.names.due_at} <= ?")
+            values.append(self._time(now_micros() - micros(query.overdue_by)))
         return " AND ".join(parts), values

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import aiosqlite
 
@@ -20,7 +20,14 @@ from saga_core.errors import (
     StoreUrlError,
 )
 
-__all__ = ["Database", "database_path", "our_errors"]
+__all__ = [
+    "Database",
+    "Transactions",
+    "database_path",
+    "immediately",
+    "on_snapshot",
+    "our_errors",
+]
 
 T = TypeVar("T")
 
@@ -86,6 +93,20 @@ def our_errors(where: str) -> Iterator[None]:
         raise StoreUnavailableError(f"{where}: {error}") from error
 
 
+class Transactions(Protocol):
+    """What runs the store's transactions."""
+
+    where: str
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function in one IMMEDIATE transaction: all of it or nothing."""
+        ...
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function on one snapshot of the file."""
+        ...
+
+
 @dataclass(slots=True)
 class Database:
     """One connection, whose thread runs each transaction as one function."""
@@ -136,28 +157,30 @@ class Database:
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function in one IMMEDIATE transaction: all of it or nothing."""
-
-        def transaction(db: sqlite3.Connection) -> T:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            return result
-
-        return await self.run(transaction)
+        return await self.run(lambda db: immediately(db, work))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on one snapshot of the file."""
+        return await self.run(lambda db: on_snapshot(db, work))
 
-        def transaction(db: sqlite3.Connection) -> T:
-            db.execute("BEGIN")
-            try:
-                return work(db)
-            finally:
-                db.execute("ROLLBACK")
 
-        return await self.run(transaction)
+def immediately(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function in one IMMEDIATE transaction, on the connection's own thread."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return result
+
+
+def on_snapshot(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function on one snapshot of the file, on the connection's own thread."""
+    db.execute("BEGIN")
+    try:
+        return work(db)
+    finally:
+        db.execute("ROLLBACK")
