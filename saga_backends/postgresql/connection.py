@@ -23,6 +23,8 @@ __all__ = ["PlainConnection", "connect", "connect_arguments", "our_errors", "ope
 
 SCHEMES = ("postgresql", "postgres")
 
+REMEDY = "Run `saga db upgrade URL`, or open_store(url, create_schema=True)."
+
 _SCHEMA_ERRORS = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
@@ -34,6 +36,11 @@ _VALUE_ERRORS = (
     asyncpg.UntranslatableCharacterError,
     asyncpg.ProgramLimitExceededError,
     asyncpg.DataError,
+)
+_REFUSALS = (
+    asyncpg.CheckViolationError,
+    asyncpg.NotNullViolationError,
+    asyncpg.ForeignKeyViolationError,
 )
 _LOGIN_ERRORS = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -96,7 +103,7 @@ def connect_arguments(url: str, options: PostgresqlOptions) -> dict[str, Any]:
 
 
 @contextmanager
-def our_errors(where: str, schema: str = "") -> Iterator[None]:
+def our_errors(where: str, schema: str = "", remedy: str = REMEDY) -> Iterator[None]:
     """Turn what asyncpg raises into our errors. `where` names the server, without a password."""
     try:
         yield
@@ -105,11 +112,11 @@ def our_errors(where: str, schema: str = "") -> Iterator[None]:
     except _SCHEMA_ERRORS as error:
         raise SchemaError(
             f"{where}: the tables of schema '{schema}' are missing or not the right ones "
-            f"({error}). Run `saga db upgrade URL`, or open_store(url, create_schema=True)."
+            f"({error}). {remedy}"
         ) from error
     except _VALUE_ERRORS as error:
         raise PayloadError(f"{where} cannot hold a value: {error}") from error
-    except asyncpg.CheckViolationError as error:
+    except _REFUSALS as error:
         raise SagaStateError(f"{where} refused the write: {error}") from error
     except _LOGIN_ERRORS as error:
         raise StoreUnavailableError(f"{where} refused the connection: {error}") from error

@@ -22,9 +22,10 @@ NOW = "(SELECT clock_timestamp())"
 _LAST_STATE = 5 + len(STATE_COLUMNS)
 
 # Outputs travel as one JSON array of rows in the order of HISTORY_COLUMNS; the payloads in it are
-# text within the JSON, so that they come back to the letter.
+# text within the JSON, so that they come back to the letter. Text, too, is what comes back: the
+# driver may have been told to decode JSON.
 _OUTPUTS = """
-    SELECT json_agg(json_build_array({columns}) ORDER BY h.seq)
+    SELECT json_agg(json_build_array({columns}) ORDER BY h.seq)::text
       FROM {names.history} h
      WHERE h.namespace = s.namespace AND h.saga_id = s.{names.saga_id} AND h.output IS NOT NULL
 """
@@ -236,7 +237,7 @@ class Statements:
         Every row has the claimed saga, or nulls in it when there was none, and `next_due`.
         """
         pick = f"""
-            SELECT s.{self._id} AS saga_id, s.worker IS NOT NULL AS held FROM {self._sagas} s
+            SELECT s.{self._id} AS saga_id FROM {self._sagas} s
              WHERE s.namespace = $1 AND s.direction = {{lane}} AND s.{self._due} <= {NOW}
                AND (s.saga_name, s.definition_version, s.fingerprint) IN
                    (SELECT * FROM unnest($6::text[], $7::text[], $8::text[]))
@@ -264,9 +265,11 @@ class Statements:
         ), taken AS (
             UPDATE {self._sagas} s
                SET version = s.version + 1, fence = s.fence + 1, worker = $2, claim_id = $3,
-                   {self._due} = clock_timestamp() + $5::interval, reclaimed = picked.held,
-                   reclaims = s.reclaims + CASE WHEN picked.held THEN 1 ELSE 0 END
-              FROM picked WHERE s.namespace = $1 AND s.{self._id} = picked.saga_id
+                   {self._due} = clock_timestamp() + $5::interval,
+                   reclaimed = s.worker IS NOT NULL,
+                   reclaims = s.reclaims + CASE WHEN s.worker IS NOT NULL THEN 1 ELSE 0 END
+             -- An array, not a join: the planner would hash the whole table for a join.
+             WHERE s.namespace = $1 AND s.{self._id} = ANY (ARRAY(SELECT saga_id FROM picked))
             RETURNING s.*
         ), held AS (
             SELECT * FROM taken

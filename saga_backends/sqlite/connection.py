@@ -31,6 +31,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+REMEDY = "Run `saga db upgrade URL`, or open_store(url, create_schema=True)."
+
 OLDEST_SQLITE = (3, 35, 0)
 """The first version with RETURNING."""
 
@@ -60,7 +62,7 @@ def database_path(url: str) -> str:
 
 
 @contextmanager
-def our_errors(where: str) -> Iterator[None]:
+def our_errors(where: str, remedy: str = REMEDY) -> Iterator[None]:
     """Turn what sqlite3 raises into our errors. `where` is the file."""
     try:
         yield
@@ -72,8 +74,7 @@ def our_errors(where: str) -> Iterator[None]:
         text = str(error)
         if "no such table" in text or "no such column" in text:
             raise SchemaError(
-                f"{where}: the saga tables are missing or not the right ones ({text}). Run "
-                "`saga db upgrade URL`, or open_store(url, create_schema=True)."
+                f"{where}: the saga tables are missing or not the right ones ({text}). {remedy}"
             ) from error
         if "locked" in text or "busy" in text:
             text = "another process held the write lock for longer than busy_timeout"

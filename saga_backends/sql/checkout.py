@@ -1,0 +1,65 @@
+"""A driver's connection from SQLAlchemy's pool, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
+
+from saga_core.errors import StoreUnavailableError
+
+__all__ = ["checkout"]
+
+
+@asynccontextmanager
+async def checkout(engine: AsyncEngine, where: str) -> AsyncIterator[PoolProxiedConnection]:
+    """Lend a pooled connection, and in it the driver's own, for a block; no transaction is begun.
+
+    A connection that was lost while it lay in the pool is replaced. What the driver raises in the
+    block is left alone; what SQLAlchemy raises becomes `StoreUnavailableError`, with the driver's
+    exception as its cause.
+    """
+    proxied = await _healthy(engine, where)
+    try:
+        yield proxied
+    except BaseException as error:
+        if _is_closed(proxied.driver_connection):
+            proxied.invalidate(error)
+        # A caller that is cancelled twice must not keep the connection.
+        await asyncio.shield(asyncio.ensure_future(greenlet_spawn(proxied.close)))
+        raise
+    else:
+        await greenlet_spawn(proxied.close)
+
+
+async def _healthy(engine: AsyncEngine, where: str) -> PoolProxiedConnection:
+    try:
+        while True:
+            proxied: PoolProxiedConnection = await engine.raw_connection()
+            if not _is_closed(proxied.driver_connection):
+                return proxied
+            proxied.invalidate()
+            await greenlet_spawn(proxied.close)
+    except PoolTimeoutError as error:
+        raise StoreUnavailableError(
+            f"{where}: no connection of the engine's pool came free in time; raise pool_size"
+        ) from error
+    except (DBAPIError, InterfaceError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        raise StoreUnavailableError(
+            f"{where} cannot be reached: {type(cause).__name__}: {cause}"
+        ) from cause
+    except SQLAlchemyError as error:
+        raise StoreUnavailableError(f"{where}: {type(error).__name__}") from error
+
+
+def _is_closed(connection: Any) -> bool:
+    is_closed = getattr(connection, "is_closed", None)
+    return bool(is_closed()) if is_closed is not None else False

@@ -1,0 +1,139 @@
+"""`SqlSagaStore`: a `SagaStore` on a model and the sessions of a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from saga_backends.sql.binding import bind
+from saga_core.records import (
+    Claims,
+    Committed,
+    Created,
+    Held,
+    HistoryEntry,
+    NewSaga,
+    Page,
+    Query,
+    Receipt,
+    Registered,
+    SagaExport,
+    SagaRecord,
+    Signal,
+    StoredSignal,
+    Transition,
+    Wakeup,
+)
+from saga_core.status import Direction
+from saga_core.store import CONTRACT_VERSION
+
+if TYPE_CHECKING:
+    from saga_core.store import SagaStore
+
+__all__ = ["SqlSagaStore"]
+
+
+class SqlSagaStore:
+    """Keeps sagas in the table of a model made with `SagaStateMixin`.
+
+    Every write is one short transaction of its own, on a connection from the engine behind
+    `session_maker`; sessions of yours are not touched. Defaults of your own columns apply, on the
+    Python side or the server's; `onupdate` and ORM events do not. Dialects: postgresql+asyncpg
+    and sqlite+aiosqlite. A saga's id is unique in the table, so of two namespaces in one table
+    only one can have it. There are no wake-ups: workers poll.
+
+    Raises `SagaDefinitionError` when the model or the engine will not do. The tables are yours to
+    migrate: Alembic's autogenerate sees all three.
+    """
+
+    contract_version = CONTRACT_VERSION
+
+    def __init__(
+        self,
+        *,
+        model_class: type[Any],
+        session_maker: async_sessionmaker[AsyncSession],
+        namespace: str = "default",
+    ) -> None:
+        self._store: SagaStore = bind(model_class, session_maker, namespace)
+        self.namespace = namespace
+
+    async def create(self, new: NewSaga) -> Created:
+        """Write a new saga; see `SagaLog.create`."""
+        return await self._store.create(new)
+
+    async def load(self, saga_id: UUID) -> SagaRecord:
+        """Return the saga with its outputs; see `SagaLog.load`."""
+        return await self._store.load(saga_id)
+
+    async def commit(self, transition: Transition) -> Committed:
+        """Apply a transition; see `SagaLog.commit`."""
+        return await self._store.commit(transition)
+
+    async def history(
+        self, saga_id: UUID, *, after: int = 0, limit: int = 100
+    ) -> Sequence[HistoryEntry]:
+        """Return entries in order; see `SagaLog.history`."""
+        return await self._store.history(saga_id, after=after, limit=limit)
+
+    async def claim_due(
+        self,
+        worker: str,
+        *,
+        claim_id: UUID,
+        limit: int,
+        lease: timedelta,
+        only: Collection[Registered],
+        favour: Direction,
+    ) -> Claims:
+        """Take due sagas; see `WorkQueue.claim_due`."""
+        return await self._store.claim_due(
+            worker, claim_id=claim_id, limit=limit, lease=lease, only=only, favour=favour
+        )
+
+    async def renew(
+        self, worker: str, held: Sequence[Held], lease: timedelta
+    ) -> Mapping[UUID, int]:
+        """Extend the leases that are still ours; see `WorkQueue.renew`."""
+        return await self._store.renew(worker, held, lease)
+
+    async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:
+        """Give back what is still ours; see `WorkQueue.release`."""
+        await self._store.release(worker, held, delay=delay)
+
+    async def wakeups(self) -> AsyncIterator[Wakeup]:
+        """End at once: workers poll."""
+        return
+        yield
+
+    async def signal(self, saga_id: UUID, signal: Signal) -> Receipt:
+        """Append to the inbox; see `Inbox.signal`."""
+        return await self._store.signal(saga_id, signal)
+
+    async def inbox(self, saga_id: UUID, *, after: int = 0) -> Sequence[StoredSignal]:
+        """Return the signals in order; see `Inbox.inbox`."""
+        return await self._store.inbox(saga_id, after=after)
+
+    async def find(self, query: Query) -> Page:
+        """Return a page of the sagas that match; see `Catalog.find`."""
+        return await self._store.find(query)
+
+    async def count(self, query: Query) -> int:
+        """Return how many match; see `Catalog.count`."""
+        return await self._store.count(query)
+
+    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+        """Delete ended sagas with all they have; see `Catalog.purge`. Nothing calls it for you."""
+        return await self._store.purge(finished_for=finished_for, limit=limit)
+
+    async def export(self, saga_id: UUID) -> SagaExport:
+        """Return everything about one saga, as of one moment; see `Catalog.export`."""
+        return await self._store.export(saga_id)
+
+    async def restore(self, export: SagaExport) -> None:
+        """Write an exported saga as it was; see `Catalog.restore`."""
+        await self._store.restore(export)

@@ -1,0 +1,68 @@
+"""`SqlSagaStore` on PostgreSQL keeps the contract, in tables of a user's model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from saga_backends.sql import SqlSagaStore
+from saga_core.hookspecs import Capability
+from saga_core.store import SagaStore
+from saga_testing.conformance import StoreConformance, StoreHarness
+from saga_testing.servers import PostgresqlServer
+from tests.sql.models import SagasOfOneNamespace, create_tables, sagas_of
+
+
+class SqlPostgresqlHarness(StoreHarness):
+    capabilities = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE})
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine_url = url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        # Tests share the tables; each has namespaces of its own.
+        self._prefix = f"t{uuid4().hex[:12]}_"
+
+    def _model(self, namespace: str) -> type[SagasOfOneNamespace]:
+        # An id is there once per table, but the rules want it once per namespace.
+        return sagas_of(namespace)
+
+    @asynccontextmanager
+    async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
+        engine = create_async_engine(self._engine_url, pool_size=5, max_overflow=0)
+        try:
+            model = self._model(namespace)
+            await create_tables(engine, model)
+            yield SqlSagaStore(
+                model_class=model,
+                session_maker=async_sessionmaker(engine),
+                namespace=self._prefix + namespace,
+            )
+            assert engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]
+        finally:
+            await engine.dispose()
+
+    async def age(self, saga_id: UUID, by: timedelta) -> None:
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute(
+                f"UPDATE {self._model('default').__tablename__} "
+                "SET deadline_at = deadline_at - $1::interval, "
+                "created_at = created_at - $1::interval, updated_at = updated_at - $1::interval "
+                "WHERE id = $2",
+                by,
+                saga_id,
+            )
+        finally:
+            await connection.close()
+
+
+class TestSqlStoreOnPostgresql(StoreConformance):
+    @pytest.fixture
+    def harness(self, postgresql: PostgresqlServer) -> StoreHarness:
+        return SqlPostgresqlHarness(postgresql.url)
