@@ -37,21 +37,11 @@ class LeanPool:
 
     async def fetch(self, query: str, *arguments: Any) -> Any:
         """Run a statement and return its rows."""
-        async with self._free:
-            connection = await self._take()
-            try:
-                return await connection.fetch(query, *arguments)
-            finally:
-                self._give_back(connection)
+        return await self._run("fetch", query, arguments)
 
     async def fetchrow(self, query: str, *arguments: Any) -> Any:
         """Run a statement and return its first row, or None."""
-        async with self._free:
-            connection = await self._take()
-            try:
-                return await connection.fetchrow(query, *arguments)
-            finally:
-                self._give_back(connection)
+        return await self._run("fetchrow", query, arguments)
 
     async def fetchval(self, query: str, *arguments: Any) -> Any:
         """Run a statement and return the first column of its first row."""
@@ -60,12 +50,7 @@ class LeanPool:
 
     async def execute(self, query: str, *arguments: Any) -> Any:
         """Run a statement."""
-        async with self._free:
-            connection = await self._take()
-            try:
-                return await connection.execute(query, *arguments)
-            finally:
-                self._give_back(connection)
+        return await self._run("execute", query, arguments)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
@@ -83,21 +68,31 @@ class LeanPool:
         """Close all connections, those that do not answer without asking."""
         if self._watch is not None:
             self._watch.cancel()
-        for connection in self._idle:
-            await self._pool.release(connection)
-        self._idle.clear()
         try:
             async with asyncio.timeout(CLOSE_PATIENCE):
+                for connection in filter(_is_alive, self._idle):
+                    await self._pool.release(connection)
                 await self._pool.close()
-        except TimeoutError:
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._pool.terminate()
+        self._idle.clear()
+
+    async def _run(self, method: str, query: str, arguments: tuple[Any, ...]) -> Any:
+        async with self._free:
+            connection = await self._take()
+            try:
+                return await getattr(connection, method)(query, *arguments)
+            except (asyncpg.InternalClientError, asyncpg.InterfaceError):
+                connection.terminate()  # what it was doing when it broke will never end
+                raise
+            finally:
+                self._give_back(connection)
 
     async def _take(self) -> asyncpg.Connection:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
+            if _is_alive(connection):
                 break
-            await self._pool.release(connection)
         else:
             connection = await self._pool.acquire()
         self._busy[connection] = self._loop.time() + self._command_timeout
@@ -107,7 +102,8 @@ class LeanPool:
 
     def _give_back(self, connection: asyncpg.Connection) -> None:
         del self._busy[connection]
-        self._idle.append(connection)
+        if _is_alive(connection):
+            self._idle.append(connection)
 
     def _look(self) -> None:
         now = self._loop.time()
@@ -115,3 +111,11 @@ class LeanPool:
             if until < now:
                 connection.terminate()
         self._watch = self._loop.call_later(WATCH, self._look) if self._busy else None
+
+
+def _is_alive(connection: asyncpg.Connection) -> bool:
+    """Tell whether a connection can be used. The pool takes back by itself one that has died."""
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False

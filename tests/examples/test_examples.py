@@ -1,0 +1,61 @@
+"""Each example runs as printed, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saga_testing.servers import PostgresqlServer
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+LAST_LINES = {
+    "order.py": "ship: {'tracking': 'track-order-",
+    "llm_deploy.py": "route: {'share': 100, 'approved_by': 'operations'}",
+    "retry_recovery.py": "fetch: {'rows': 42, 'attempts': 3}",
+    "compensation_flow.py": "7. flight: compensated (attempt 2)",
+    "admin_skip.py": "refused: abort: the saga is COMPLETED",
+}
+
+
+def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_every_example_is_tested() -> None:
+    scripts = {path.name for path in EXAMPLES.glob("*.py")} - {"storeurl.py"}
+    assert scripts == set(LAST_LINES)
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_example_runs_on_sqlite_by_default(name: str, tmp_path: Path) -> None:
+    done = run(name, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert LAST_LINES[name] in done.stdout.splitlines()[-1]
+    assert (tmp_path / "examples.db").exists()
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_example_runs_on_postgresql(
+    name: str, postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    done = run(name, postgresql.url, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert LAST_LINES[name] in done.stdout.splitlines()[-1]
+
+
+def test_wrong_url_is_one_line(tmp_path: Path) -> None:
+    done = run("order.py", "postgresql://nobody:s3cret@127.0.0.1:1/none", folder=tmp_path)
+    assert done.returncode == 2
+    assert "StoreUnavailableError" in done.stderr
+    assert "s3cret" not in done.stderr
+    assert "Traceback" not in done.stderr
