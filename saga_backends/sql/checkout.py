@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
@@ -22,9 +22,9 @@ __all__ = ["checkout"]
 async def checkout(engine: AsyncEngine, where: str) -> AsyncIterator[PoolProxiedConnection]:
     """Lend a pooled connection, and in it the driver's own, for a block; no transaction is begun.
 
-    A connection that was lost while it lay in the pool is replaced. What the driver raises in the
-    block is left alone; what SQLAlchemy raises becomes `StoreUnavailableError`, with the driver's
-    exception as its cause.
+    A connection that was lost while it lay in the pool is replaced. What the driver raises comes
+    out as it is, for the caller to translate; what SQLAlchemy itself raises becomes
+    `StoreUnavailableError`.
     """
     proxied = await _healthy(engine, where)
     try:
@@ -51,15 +51,20 @@ async def _healthy(engine: AsyncEngine, where: str) -> PoolProxiedConnection:
         raise StoreUnavailableError(
             f"{where}: no connection of the engine's pool came free in time; raise pool_size"
         ) from error
-    except (DBAPIError, InterfaceError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-        raise StoreUnavailableError(
-            f"{where} cannot be reached: {type(cause).__name__}: {cause}"
-        ) from cause
+    except DBAPIError as error:
+        raise _driver_error(error.orig or error) from None
     except SQLAlchemyError as error:
         raise StoreUnavailableError(f"{where}: {type(error).__name__}") from error
+    except Exception as error:
+        # Connecting, SQLAlchemy raises its dialect's own errors, or the driver's as they are.
+        raise _driver_error(error) from None
 
 
 def _is_closed(connection: Any) -> bool:
     is_closed = getattr(connection, "is_closed", None)
     return bool(is_closed()) if is_closed is not None else False
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """Return what the driver raised, out of what SQLAlchemy has made of it."""
+    return error.__cause__ or error

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     BigInteger,
     Boolean,
@@ -18,9 +19,8 @@ from sqlalchemy import (
     Text,
     Uuid,
     event,
-    false,
+    text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Mapper, mapped_column
 
 from saga_backends.sql.tables import HISTORY, INBOX, SagaHistoryEntry, complete
@@ -86,7 +86,7 @@ class SagaStateMixin:
     worker: Mapped[str | None] = _optional_text()
     claim_id: Mapped[UUID | None] = mapped_column(Uuid, nullable=True)
     reclaimed: Mapped[bool] = mapped_column(
-        Boolean, nullable=False, default=False, server_default=false()
+        Boolean, nullable=False, default=False, server_default=text("false")
     )
     deadline_at: Mapped[datetime | None] = _time(nullable=True)
     """The lease's end while there is a worker, else when the saga is looked at again."""
@@ -107,8 +107,8 @@ class SagaStateMixin:
         """What input maps see: `initial_data`, `step_outputs` by step id, and `events`."""
         outputs: dict[str, Any] = {}
         for entry in getattr(self, HISTORY):
-            if entry.output is not None and entry.step_id is not None:
-                outputs[entry.step_id] = json.loads(entry.output)
+            if entry.output_text is not None and entry.step_id is not None:
+                outputs[entry.step_id] = entry.output
         return {
             "initial_data": json.loads(self.data),
             "step_outputs": outputs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,6 @@ from sqlalchemy import (
     Uuid,
     and_,
     event,
-    false,
     text,
 )
 from sqlalchemy.orm import Mapper, foreign, relationship
@@ -35,7 +35,7 @@ INBOX = "_saga_inbox"
 
 
 class SagaHistoryEntry:
-    """One thing that happened to a saga, read from its history. Input and output are JSON text."""
+    """One thing that happened to a saga, read from its history."""
 
     namespace: str
     saga_id: UUID
@@ -47,12 +47,22 @@ class SagaHistoryEntry:
     kind: str
     step_id: str | None
     attempt: int
-    input: str | None
-    output: str | None
+    input_text: str | None
+    output_text: str | None
     error: str | None
     error_code: str | None
     actor: str | None
     reason: str | None
+
+    @property
+    def input(self) -> Any:
+        """The step's input, decoded."""
+        return None if self.input_text is None else json.loads(self.input_text)
+
+    @property
+    def output(self) -> Any:
+        """The step's output, decoded; also None if it has none, which `output_text` tells."""
+        return None if self.output_text is None else json.loads(self.output_text)
 
     def __repr__(self) -> str:
         return f"<{self.seq} {self.kind} {self.step_id or ''} at {self.at}>"
@@ -82,7 +92,8 @@ def complete(mapper: Mapper[Any]) -> None:
         (INBOX, _inbox(sagas), SagaInboxEntry),
     ):
         target = type(f"{mapper.class_.__name__}{row.__name__}", (row,), {})
-        mapper.registry.map_imperatively(target, table)
+        texts = {f"{c}_text": table.c[c] for c in ("input", "output") if c in table.c}
+        mapper.registry.map_imperatively(target, table, properties=texts)
         event.listen(target, "load", lambda entry, _: make_aware(entry, ("at",)))
         mapper.add_property(
             name,
@@ -163,7 +174,7 @@ def _inbox(sagas: Table) -> Table:
         Column("event_id", Text, nullable=False),
         Column("kind", Text, nullable=False),
         Column("payload", Text, nullable=False),
-        Column("consumed", Boolean, nullable=False, server_default=false()),
+        Column("consumed", Boolean, nullable=False, server_default=text("false")),
         UniqueConstraint("namespace", "saga_id", "event_id", name=f"{sagas.name}_inbox_event"),
         schema=sagas.schema,
     )

@@ -140,31 +140,35 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
         lease = new.lease
         due_at = _due_micros(new.due, now) if lease is None else now + micros(lease.duration)
         fence = 0 if lease is None else 1
-        db.execute(
-            self._sql.insert,
-            (
-                *key,
-                new.saga_name,
-                new.definition_version,
-                new.fingerprint,
-                new.data,
-                new.aggregation_id,
-                new.trace_id,
-                json.dumps(new.tags),
-                *self._rows.state_values(new.state),
-                1,
-                fence,
-                None if lease is None else lease.worker,
-                self._time(due_at),
-                0,
-                0,
-                0,
-                len(new.history),
-                self._time(now),
-                self._time(now),
-                *self._layout.names.own_values(),
-            ),
+        values = (
+            *key,
+            new.saga_name,
+            new.definition_version,
+            new.fingerprint,
+            new.data,
+            new.aggregation_id,
+            new.trace_id,
+            json.dumps(new.tags),
+            *self._rows.state_values(new.state),
+            1,
+            fence,
+            None if lease is None else lease.worker,
+            self._time(due_at),
+            0,
+            0,
+            0,
+            len(new.history),
+            self._time(now),
+            self._time(now),
+            *self._layout.names.own_values(),
         )
+        try:
+            db.execute(self._sql.insert, values)
+        except sqlite3.IntegrityError as error:
+            raise SagaStateError(
+                f"saga {new.saga_id} was refused by {self._db.where}: {error}",
+                saga_id=new.saga_id,
+            ) from error
         last = len(new.history)
         self._rows.append(db, new.saga_id, new.history, last=last, commit=None, at=(1, fence, now))
         record = SagaRecord(
