@@ -1,0 +1,183 @@
+"""Random lives of random sagas: whatever happens, the rules hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import uuid4
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saga_core import FixedRetry, SagaDefinition, SagaStateError, SagaStatus
+from saga_core.decide import (
+    Aborted,
+    Compensated,
+    CompensationFailed,
+    CompensationRequested,
+    Decision,
+    EventArrived,
+    Failure,
+    Happened,
+    Mapped,
+    Operator,
+    Recorded,
+    RetryRequested,
+    SkipRequested,
+    Started,
+    StepDone,
+    StepFailed,
+    Suspected,
+    Undecodable,
+    Unmappable,
+    WorkerLost,
+    decide,
+)
+from saga_core.records import SagaState
+from saga_core.status import Direction
+from tests.behaviour.cast import Story, definition
+
+MOST_STEPS = 5
+TERMINAL = [status for status in SagaStatus if status.is_terminal]
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> SagaDefinition:
+    story = Story()
+    kinds = draw(st.lists(st.booleans(), min_size=1, max_size=MOST_STEPS))
+    return definition(
+        *(story.step() if undoable else story.final() for undoable in kinds),
+        compensate_on_failure=draw(st.booleans()),
+        retry_policy=FixedRetry(
+            max_attempts=draw(st.integers(1, 3)),
+            delay=timedelta(seconds=draw(st.sampled_from([0, 5]))),
+        ),
+        compensation_retry_policy=FixedRetry(
+            max_attempts=draw(st.integers(1, 2)), delay=timedelta(seconds=5)
+        ),
+    )
+
+
+@dataclass
+class Life:
+    """One saga, and what was seen of it."""
+
+    made: SagaDefinition
+    state: SagaState
+    outputs: dict[str, Recorded] = field(default_factory=dict)
+    undone: list[int] = field(default_factory=list)
+
+    def live_through(self, happened: Happened) -> None:
+        before = self.state
+        if isinstance(happened, StepDone | SkipRequested) and before.step_id is not None:
+            self.outputs[before.step_id] = Recorded(before.step_input, happened.output)
+        decision = decide(self.made, before, self.outputs, happened)
+        self.check(before, happened, decision)
+        self.state = decision.state
+
+    def check(self, before: SagaState, happened: Happened, decision: Decision) -> None:
+        state = decision.state
+        assert decision.history, happened
+        assert state.active == (not state.status.is_terminal)
+        assert (state.token is None) == state.status.is_terminal
+        rests = state.status.is_terminal or state.status is SagaStatus.STUCK
+        assert (decision.due is None) == rests
+        assert not (decision.drive and rests)
+        if decision.drive or state.status is SagaStatus.SUSPENDED:
+            assert state.step_id is not None
+        if state.status is SagaStatus.SUSPENDED:
+            assert state.direction is Direction.FORWARD
+        if state.status is SagaStatus.COMPENSATING:
+            assert state.direction is Direction.ROLLBACK
+            assert state.step_id in self.outputs
+            assert self.made.step(state.step_id or "").can_compensate
+        if before.direction is Direction.ROLLBACK:
+            assert state.direction is Direction.ROLLBACK, "nothing forward after the rollback"
+        if isinstance(happened, Compensated):
+            self.undone.append(before.step_index)
+            assert self.undone == sorted(set(self.undone), reverse=True), "newest first, once"
+        if state.status is SagaStatus.COMPENSATED:
+            undoable = [
+                spec.index
+                for spec in self.made.steps
+                if spec.step_id in self.outputs and spec.can_compensate
+            ]
+            assert self.undone == sorted(undoable, reverse=True)
+
+
+def operator_requests() -> st.SearchStrategy[Happened]:
+    by = Operator("ann", "because")
+    return st.sampled_from(
+        [
+            RetryRequested(by, uuid4(), None),
+            CompensationRequested(by, uuid4()),
+            Aborted(by),
+            SkipRequested(by, "{}", uuid4(), Mapped("{}")),
+            EventArrived("{}", Mapped('{"new":1}'), uuid4()),
+            EventArrived("{}", Unmappable(Failure("KeyError: x", "KeyError")), uuid4()),
+        ]
+    )
+
+
+def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
+    if life.state.direction is Direction.ROLLBACK:
+        failed = Failure("E: no", "E", retryable=data.draw(st.booleans()))
+        return data.draw(
+            st.sampled_from([Compensated(uuid4()), CompensationFailed(failed, 0.5), Suspected()])
+        )
+    last = life.state.step_index + 1 == len(life.made.steps)
+    following = (
+        None
+        if last
+        else data.draw(
+            st.sampled_from([Mapped("{}"), Mapped("{}"), Unmappable(Failure("E: map", "E", False))])
+        )
+    )
+    failure = Failure(
+        "E: no", "E", retryable=data.draw(st.booleans()), unrecordable=data.draw(st.booleans())
+    )
+    return data.draw(
+        st.sampled_from(
+            [
+                StepDone(life.state.step_input, "{}", uuid4(), following),
+                StepDone(life.state.step_input, "{}", uuid4(), following),
+                StepFailed(failure, uuid4(), 0.5),
+                Suspected(),
+                WorkerLost(3),
+                Undecodable(Failure("E: old", "E")),
+            ]
+        )
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(made=definitions(), data=st.data())
+def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) -> None:
+    blank = SagaState(status=SagaStatus.RUNNING)
+    begun = decide(made, blank, {}, Started(Mapped("{}"), uuid4()))
+    life = Life(made, begun.state)
+    for _ in range(25):
+        if life.state.status in TERMINAL or data.draw(st.integers(0, 5)) == 0:
+            before, kept = life.state, dict(life.outputs)
+            request = data.draw(operator_requests())
+            last = before.step_index + 1 >= len(made.steps)
+            if isinstance(request, SkipRequested) and last:
+                request = SkipRequested(request.by, "{}", uuid4(), None)
+            try:
+                life.live_through(request)
+            except SagaStateError as refused:
+                life.outputs = kept
+                assert life.state == before
+                assert str(before.status) in str(refused)  # noqa: PT017 - refusing is optional
+        elif life.state.status is not SagaStatus.STUCK:
+            life.live_through(what_a_driver_meets(data, life))
+    assert life.state.step_index <= len(made.steps)
+
+
+def test_first_map_that_raises_ends_the_saga_before_it_begins() -> None:
+    made = definition(Story().step())
+    blank = SagaState(status=SagaStatus.RUNNING)
+    broken = Unmappable(Failure("KeyError: 'x'", "KeyError", retryable=False))
+    decision = decide(made, blank, {}, Started(broken, uuid4()))
+    assert decision.state.status is SagaStatus.COMPENSATED
+    assert not decision.drive
