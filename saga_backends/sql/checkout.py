@@ -32,11 +32,10 @@ async def checkout(engine: AsyncEngine, where: str) -> AsyncIterator[PoolProxied
     except BaseException as error:
         if _is_closed(proxied.driver_connection):
             proxied.invalidate(error)
-        # A caller that is cancelled twice must not keep the connection.
-        await asyncio.shield(asyncio.ensure_future(greenlet_spawn(proxied.close)))
         raise
-    else:
-        await greenlet_spawn(proxied.close)
+    finally:
+        # To its end, also if the caller is cancelled now, or once more.
+        await asyncio.shield(asyncio.ensure_future(greenlet_spawn(proxied.close)))
 
 
 async def _healthy(engine: AsyncEngine, where: str) -> PoolProxiedConnection:
