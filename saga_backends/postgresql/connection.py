@@ -120,7 +120,7 @@ def our_errors(where: str, schema: str = "", remedy: str = REMEDY) -> Iterator[N
         raise SagaStateError(f"{where} refused the write: {error}") from error
     except _LOGIN_ERRORS as error:
         raise StoreUnavailableError(f"{where} refused the connection: {error}") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreUnavailableError(f"{where}: {type(error).__name__}: {error}") from error
     except TimeoutError as error:
         raise StoreUnavailableError(f"{where} did not answer in time") from error

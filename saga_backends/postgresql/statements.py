@@ -6,6 +6,7 @@ again, so it is the same compare-and-set as `SELECT ... FOR UPDATE` before it, a
 Claims take their rows with `FOR NO KEY UPDATE SKIP LOCKED`.
 
 Time is the database's `clock_timestamp()`, wrapped in a subselect where an index is to be used.
+Only a creation takes `statement_timestamp()`: two columns, and the answer, must say the same.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Statements:
                 $1, $2, $3, $4, $5, $6, $7, $8, $9,
                 {", ".join(f"${n}" for n in range(10, 22))},
                 1, CASE WHEN $22::text IS NULL THEN 0 ELSE 1 END, $22, {due}, $23,
-                clock_timestamp(), clock_timestamp(){own_places}
+                statement_timestamp(), statement_timestamp(){own_places}
             ) ON CONFLICT DO NOTHING
             RETURNING created_at, {self._due} AS due_at, fence
         ){told}{self._entries("born", "NULL::uuid", "1", entries, first_entry, start="0")}
