@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from saga_core.errors import MissingDriverError
+
 if TYPE_CHECKING:
     from saga_backends.sql.model import SagaStateMixin
     from saga_backends.sql.store import SqlSagaStore
@@ -25,4 +27,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
+            raise
+        raise MissingDriverError(
+            f"saga_backends.sql.{name} needs SQLAlchemy: pip install 'saga-core[postgresql]', or "
+            "'saga-core[sqlite]'"
+        ) from error

@@ -16,13 +16,15 @@ from sqlalchemy import (
     DateTime,
     Integer,
     SmallInteger,
+    Table,
     Text,
     Uuid,
     event,
     text,
 )
-from sqlalchemy.orm import Mapped, Mapper, mapped_column
+from sqlalchemy.orm import Mapped, MappedColumn, Mapper, mapped_column
 
+from saga_backends.sql.shape import check_shape
 from saga_backends.sql.tables import HISTORY, INBOX, SagaHistoryEntry, complete
 from saga_backends.sql.times import make_aware
 
@@ -122,7 +124,17 @@ class SagaStateMixin:
 
 @event.listens_for(SagaStateMixin, "after_mapper_constructed", propagate=True)
 def _complete(mapper: Mapper[Any], _: type[Any]) -> None:
-    complete(mapper)
+    table = mapper.local_table
+    if isinstance(table, Table) and mapper.inherits is None:
+        check_shape(table, mapper.class_.__name__, _MEANT)
+        complete(mapper, table)
+
+
+_MEANT = {
+    name: attribute.column.type
+    for name, attribute in vars(SagaStateMixin).items()
+    if isinstance(attribute, MappedColumn)
+}
 
 
 _TIMES = ("deadline_at", "created_at", "updated_at")

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BLANK_SCHEMA,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -24,8 +25,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import Mapper, foreign, relationship
+from sqlalchemy.sql.elements import conv
 
 from saga_backends.sql.times import make_aware
+from saga_core.errors import SagaStateError
 
 __all__ = ["HISTORY", "INBOX", "SagaHistoryEntry", "SagaInboxEntry", "complete"]
 
@@ -81,11 +84,8 @@ class SagaInboxEntry:
     consumed: bool
 
 
-def complete(mapper: Mapper[Any]) -> None:
+def complete(mapper: Mapper[Any], sagas: Table) -> None:
     """Add to a new model's table and metadata what its sagas need, and the relations to it."""
-    sagas = mapper.local_table
-    if not isinstance(sagas, Table) or mapper.inherits is not None:
-        return
     _constrain(sagas)
     for name, table, row in (
         (HISTORY, _history(sagas), SagaHistoryEntry),
@@ -95,6 +95,8 @@ def complete(mapper: Mapper[Any]) -> None:
         texts = {f"{c}_text": table.c[c] for c in ("input", "output") if c in table.c}
         mapper.registry.map_imperatively(target, table, properties=texts)
         event.listen(target, "load", lambda entry, _: make_aware(entry, ("at",)))
+        event.listen(target, "before_insert", _refuse)
+        event.listen(target, "before_update", _refuse)
         mapper.add_property(
             name,
             relationship(
@@ -109,6 +111,10 @@ def complete(mapper: Mapper[Any]) -> None:
                 lazy="selectin",
             ),
         )
+
+
+def _refuse(*_: object) -> None:
+    raise SagaStateError("what happened to a saga is only read here; SqlSagaStore writes it")
 
 
 def _constrain(sagas: Table) -> None:
@@ -133,7 +139,7 @@ def _constrain(sagas: Table) -> None:
 def _index(name: str, *columns: Column[Any], where: str, unique: bool = False) -> None:
     table = columns[0].table
     Index(
-        f"{table.name}_{name}",
+        conv(f"{table.name}_{name}"),
         *columns,
         unique=unique,
         postgresql_where=text(where),
@@ -156,7 +162,7 @@ def _history(sagas: Table) -> Table:
         Column("step_id", Text),
         Column("attempt", Integer, nullable=False),
         *(Column(name, Text) for name in _HISTORY_TEXTS),
-        schema=sagas.schema,
+        schema=BLANK_SCHEMA if sagas.schema is None else sagas.schema,
     )
 
 
@@ -175,6 +181,8 @@ def _inbox(sagas: Table) -> Table:
         Column("kind", Text, nullable=False),
         Column("payload", Text, nullable=False),
         Column("consumed", Boolean, nullable=False, server_default=text("false")),
-        UniqueConstraint("namespace", "saga_id", "event_id", name=f"{sagas.name}_inbox_event"),
-        schema=sagas.schema,
+        UniqueConstraint(
+            "namespace", "saga_id", "event_id", name=conv(f"{sagas.name}_inbox_event")
+        ),
+        schema=BLANK_SCHEMA if sagas.schema is None else sagas.schema,
     )
