@@ -47,8 +47,9 @@ async def settle(
 ) -> T:
     """Send a write again, the same with the same id, until the store has answered.
 
-    `what` names the write for the log. `until` is a time of the running loop, after which the last `StoreUnavailableError` is raised;
-    `tries` bounds the attempts. Each attempt is kept whole (`to_the_end`).
+    `what` names the write for the log. `until` is a time of the running loop, after which the
+    last `StoreUnavailableError` is raised; `tries` bounds the attempts. Each attempt is kept
+    whole (`to_the_end`).
     """
     loop = asyncio.get_running_loop()
     pause = FIRST_PAUSE

@@ -132,7 +132,7 @@ def _constrain(sagas: Table) -> None:
     _index("claim", c.claim_id, where="claim_id IS NOT NULL")
     # Room for an update to stay within its page, as long as it changes no indexed column.
     options = sagas.dialect_options["postgresql"]
-    if not options["with"]:
+    if "with" in options and not options["with"]:  # SQLAlchemy 2.1 and newer
         options["with"] = {"fillfactor": 70}
 
 

@@ -43,12 +43,10 @@ def test_links_and_named_tests_exist() -> None:
     missing = []
     for document in documents:
         text = document.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#:]+)\)", text):
-            if not (document.parent / target).exists():
-                missing.append(f"{document.name}: {target}")
-        for target in re.findall(r"`((?:tests|saga_\w+)/[\w/.]+\.py)", text):
-            if not (ROOT / target).exists():
-                missing.append(f"{document.name}: {target}")
+        links = [document.parent / target for target in re.findall(r"\]\(([^)#:]+)\)", text)]
+        named = re.findall(r"`((?:tests|saga_\w+)/[\w/.]+\.py)", text)
+        files = [*links, *(ROOT / target for target in named)]
+        missing += [f"{document.name}: {file}" for file in files if not file.exists()]
     assert missing == []
 
 

@@ -1,0 +1,117 @@
+"""Listing, counting, purging and moving sagas in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from saga_core.errors import PayloadError, SagaStateError
+from saga_core.records import Page, Query, SagaExport, SagaRecord
+from saga_testing.memory.table import MemoryTable, Row
+
+__all__ = ["MemoryCatalog"]
+
+
+class MemoryCatalog(MemoryTable):
+    """The `Catalog` half of the store."""
+
+    async def find(self, query: Query) -> Page:
+        """Return a page of the sagas that match; see `Catalog.find`."""
+        now = self._now()
+        matching = sorted(
+            (row.record for row in self._rows() if _matches(row.record, query, now)), key=_place
+        )
+        if query.cursor is not None:
+            place = _read_cursor(query.cursor)
+            matching = [record for record in matching if _place(record) > place]
+        page = tuple(
+            replace(record, now=now, outputs=(), reclaimed=False)
+            for record in matching[: query.limit]
+        )
+        more = len(matching) > query.limit
+        return Page(records=page, cursor=_cursor(page[-1]) if more and page else None)
+
+    async def count(self, query: Query) -> int:
+        """Return how many match; see `Catalog.count`."""
+        now = self._now()
+        return sum(_matches(row.record, query, now) for row in self._rows())
+
+    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+        """Delete ended sagas with all they have; see `Catalog.purge`."""
+        until = self._now() - finished_for
+        ended = [
+            row.record
+            for row in self._rows()
+            if not row.record.state.active and row.record.updated_at <= until
+        ]
+        gone = sorted(ended, key=lambda record: record.updated_at)[:limit]
+        for record in gone:
+            del self.data.rows[self.namespace, record.saga_id]
+        return len(gone)
+
+    async def export(self, saga_id: UUID) -> SagaExport:
+        """Return everything about one saga; see `Catalog.export`."""
+        row = self._row(saga_id)
+        return SagaExport(
+            record=self._read(row),
+            history=tuple(row.history),
+            commit_ids=tuple(row.commit_ids),
+            inbox=tuple(row.inbox),
+        )
+
+    async def restore(self, export: SagaExport) -> None:
+        """Write an exported saga as it was; see `Catalog.restore`."""
+        record = export.record
+        if (self.namespace, record.saga_id) in self.data.rows:
+            raise SagaStateError(
+                f"saga {record.saga_id} exists already in namespace '{self.namespace}'",
+                saga_id=record.saga_id,
+            )
+        self._check_state(record.state, record.due_at)
+        self._check_aggregate(record.saga_id, record.state, record.aggregation_id)
+        row = Row(replace(record, outputs=()))
+        row.history = list(export.history)
+        row.commit_ids = list(export.commit_ids)
+        row.fences = {one: record.fence for one in export.commit_ids if one is not None}
+        row.inbox = list(export.inbox)
+        self.data.rows[self.namespace, record.saga_id] = row
+        self._store(row, row.record)
+
+
+def _place(record: SagaRecord) -> tuple[datetime, UUID]:
+    return record.created_at, record.saga_id
+
+
+def _cursor(record: SagaRecord) -> str:
+    return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        created_at, saga_id = json.loads(cursor)
+        return datetime.fromisoformat(created_at), UUID(saga_id)
+    except (ValueError, TypeError):
+        raise PayloadError("the cursor is not one that an earlier page gave") from None
+
+
+def _matches(record: SagaRecord, query: Query, now: datetime) -> bool:
+    wanted: tuple[tuple[Any, Any], ...] = (
+        (query.saga_name, record.saga_name),
+        (query.definition_version, record.definition_version),
+        (query.aggregation_id, record.aggregation_id),
+        (query.error_code, record.state.error_code),
+    )
+    return (
+        all(value is None or value == found for value, found in wanted)
+        and (not query.statuses or record.state.status in query.statuses)
+        and (query.tag is None or query.tag in record.tags)
+        and (query.created_after is None or record.created_at > query.created_after)
+        and (query.created_before is None or record.created_at < query.created_before)
+        and (
+            query.overdue_by is None
+            or (record.due_at is not None and record.due_at <= now - query.overdue_by)
+        )
+    )

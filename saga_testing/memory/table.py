@@ -1,0 +1,109 @@
+"""The data behind memory stores, with the indexes and checks that a real schema would have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from saga_core.errors import ActiveSagaAlreadyExistsError, SagaNotFoundError, SagaStateError
+from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
+from saga_core.status import SagaStatus
+from saga_testing.clock import Clock
+from saga_testing.memory.agenda import Agenda
+
+__all__ = ["MemoryData", "MemoryTable", "Row"]
+
+
+@dataclass(slots=True)
+class Row:
+    """One saga with all it has."""
+
+    record: SagaRecord
+    claim_id: UUID | None = None
+    history: list[HistoryEntry] = field(default_factory=list)
+    commit_ids: list[UUID | None] = field(default_factory=list)
+    fences: dict[UUID, int] = field(default_factory=dict)
+    inbox: list[StoredSignal] = field(default_factory=list)
+
+
+class MemoryData:
+    """What stores in one process share, by namespace."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, UUID], Row] = {}
+        self.aggregates: dict[tuple[str, str], UUID] = {}
+        self.agendas: dict[str, Agenda] = {}
+        self.listeners: dict[str, set[asyncio.Event]] = {}
+        self.claims: dict[tuple[str, str], tuple[UUID, list[UUID]]] = {}
+        """By namespace and worker, the last claim: the only one that can be repeated."""
+
+
+class MemoryTable:
+    """Reads and writes the rows of one namespace; decides nothing."""
+
+    namespace: str
+    clock: Clock
+    data: MemoryData
+
+    def _now(self) -> datetime:
+        return self.clock.now()
+
+    @property
+    def _agenda(self) -> Agenda:
+        return self.data.agendas.setdefault(self.namespace, Agenda())
+
+    def _rows(self) -> Iterator[Row]:
+        for (namespace, _), row in self.data.rows.items():
+            if namespace == self.namespace:
+                yield row
+
+    def _row(self, saga_id: UUID) -> Row:
+        row = self.data.rows.get((self.namespace, saga_id))
+        if row is None:
+            raise SagaNotFoundError(
+                f"no saga {saga_id} in namespace '{self.namespace}' of this memory store",
+                saga_id=saga_id,
+            )
+        return row
+
+    def _read(self, row: Row, *, reclaimed: bool = False) -> SagaRecord:
+        outputs = tuple(entry for entry in row.history if entry.output is not None)
+        return replace(row.record, outputs=outputs, now=self._now(), reclaimed=reclaimed)
+
+    def _store(self, row: Row, record: SagaRecord) -> None:
+        """Put a record into its row and into the indexes."""
+        before = row.record
+        row.record = record
+        key = record.aggregation_id
+        if key is not None:
+            if record.state.active:
+                self.data.aggregates[self.namespace, key] = record.saga_id
+            elif before.state.active and record is not before:
+                self.data.aggregates.pop((self.namespace, key), None)
+        self._agenda.put(record.saga_id, record.due_at, record.state.direction)
+
+    def _wake(self) -> None:
+        for heard in self.data.listeners.get(self.namespace, ()):
+            heard.set()
+
+    def _check_state(self, state: SagaState, due_at: datetime | None) -> None:
+        rests = not state.active or state.status is SagaStatus.STUCK
+        if not rests and due_at is None and state.waiting_for is None:
+            raise SagaStateError(
+                f"a saga that is {state.status} needs a time at which it is due, or something "
+                "that it waits for"
+            )
+
+    def _check_aggregate(self, saga_id: UUID, state: SagaState, aggregation_id: str | None) -> None:
+        if not state.active or aggregation_id is None:
+            return
+        holder = self.data.aggregates.get((self.namespace, aggregation_id))
+        if holder is not None and holder != saga_id:
+            raise ActiveSagaAlreadyExistsError(
+                f"saga {holder} is active with aggregation_id {aggregation_id!r}: wait for its "
+                "end, or look why it does not end",
+                saga_id=holder,
+            )
