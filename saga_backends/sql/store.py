@@ -46,6 +46,11 @@ class SqlSagaStore:
     and sqlite+aiosqlite. A saga's id is unique in the table, so of two namespaces in one table
     only one can have it. There are no wake-ups: workers poll.
 
+    Events of SQLAlchemy's engine do not see the statements, which go to the driver itself. An
+    in-memory SQLite database has one connection for everybody: good for tests, as long as no
+    session has writes under way while a saga is driven. End sagas with `purge`: a row deleted by
+    a session leaves its history behind.
+
     Raises `SagaDefinitionError` when the model or the engine will not do. The tables are yours to
     migrate: Alembic's autogenerate sees all three.
     """
