@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,7 +23,7 @@ async def checkout(engine: AsyncEngine, where: str) -> AsyncIterator[PoolProxied
 
     A connection that was lost while it lay in the pool is replaced. What the driver raises comes
     out as it is, for the caller to translate; what SQLAlchemy itself raises becomes
-    `StoreUnavailableError`.
+    `StoreUnavailableError`. The caller must see to it that nothing cancels the block.
     """
     proxied = await _healthy(engine, where)
     try:
@@ -34,8 +33,7 @@ async def checkout(engine: AsyncEngine, where: str) -> AsyncIterator[PoolProxied
             proxied.invalidate(error)
         raise
     finally:
-        # To its end, also if the caller is cancelled now, or once more.
-        await asyncio.shield(asyncio.ensure_future(greenlet_spawn(proxied.close)))
+        await greenlet_spawn(proxied.close)
 
 
 async def _healthy(engine: AsyncEngine, where: str) -> PoolProxiedConnection:

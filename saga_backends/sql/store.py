@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlSagaStore"]
 
+T = TypeVar("T")
+
 
 class SqlSagaStore:
     """Keeps sagas in the table of a model made with `SagaStateMixin`.
@@ -66,24 +69,36 @@ class SqlSagaStore:
     ) -> None:
         self._store: SagaStore = bind(model_class, session_maker, namespace)
         self.namespace = namespace
+        self._under_way: set[asyncio.Future[Any]] = set()
+
+    async def _whole(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run a call to its end, also if the caller is cancelled.
+
+        Neither driver gives back a connection in order that was cancelled in the middle, and
+        SQLAlchemy's pool does not wait until it is.
+        """
+        task = asyncio.ensure_future(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
 
     async def create(self, new: NewSaga) -> Created:
         """Write a new saga; see `SagaLog.create`."""
-        return await self._store.create(new)
+        return await self._whole(self._store.create(new))
 
     async def load(self, saga_id: UUID) -> SagaRecord:
         """Return the saga with its outputs; see `SagaLog.load`."""
-        return await self._store.load(saga_id)
+        return await self._whole(self._store.load(saga_id))
 
     async def commit(self, transition: Transition) -> Committed:
         """Apply a transition; see `SagaLog.commit`."""
-        return await self._store.commit(transition)
+        return await self._whole(self._store.commit(transition))
 
     async def history(
         self, saga_id: UUID, *, after: int = 0, limit: int = 100
     ) -> Sequence[HistoryEntry]:
         """Return entries in order; see `SagaLog.history`."""
-        return await self._store.history(saga_id, after=after, limit=limit)
+        return await self._whole(self._store.history(saga_id, after=after, limit=limit))
 
     async def claim_due(
         self,
@@ -96,19 +111,21 @@ class SqlSagaStore:
         favour: Direction,
     ) -> Claims:
         """Take due sagas; see `WorkQueue.claim_due`."""
-        return await self._store.claim_due(
-            worker, claim_id=claim_id, limit=limit, lease=lease, only=only, favour=favour
+        return await self._whole(
+            self._store.claim_due(
+                worker, claim_id=claim_id, limit=limit, lease=lease, only=only, favour=favour
+            )
         )
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
     ) -> Mapping[UUID, int]:
         """Extend the leases that are still ours; see `WorkQueue.renew`."""
-        return await self._store.renew(worker, held, lease)
+        return await self._whole(self._store.renew(worker, held, lease))
 
     async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:
         """Give back what is still ours; see `WorkQueue.release`."""
-        await self._store.release(worker, held, delay=delay)
+        await self._whole(self._store.release(worker, held, delay=delay))
 
     async def wakeups(self) -> AsyncIterator[Wakeup]:
         """End at once: workers poll."""
@@ -117,28 +134,28 @@ class SqlSagaStore:
 
     async def signal(self, saga_id: UUID, signal: Signal) -> Receipt:
         """Append to the inbox; see `Inbox.signal`."""
-        return await self._store.signal(saga_id, signal)
+        return await self._whole(self._store.signal(saga_id, signal))
 
     async def inbox(self, saga_id: UUID, *, after: int = 0) -> Sequence[StoredSignal]:
         """Return the signals in order; see `Inbox.inbox`."""
-        return await self._store.inbox(saga_id, after=after)
+        return await self._whole(self._store.inbox(saga_id, after=after))
 
     async def find(self, query: Query) -> Page:
         """Return a page of the sagas that match; see `Catalog.find`."""
-        return await self._store.find(query)
+        return await self._whole(self._store.find(query))
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`."""
-        return await self._store.count(query)
+        return await self._whole(self._store.count(query))
 
     async def purge(self, *, finished_for: timedelta, limit: int) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`. Nothing calls it for you."""
-        return await self._store.purge(finished_for=finished_for, limit=limit)
+        return await self._whole(self._store.purge(finished_for=finished_for, limit=limit))
 
     async def export(self, saga_id: UUID) -> SagaExport:
         """Return everything about one saga, as of one moment; see `Catalog.export`."""
-        return await self._store.export(saga_id)
+        return await self._whole(self._store.export(saga_id))
 
     async def restore(self, export: SagaExport) -> None:
         """Write an exported saga as it was; see `Catalog.restore`."""
-        await self._store.restore(export)
+        await self._whole(self._store.restore(export))

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from saga_backends.sql import SqlSagaStore
 from saga_core.hookspecs import Capability
@@ -27,7 +28,9 @@ class SqlSqliteHarness(StoreHarness):
 
     def _engine(self) -> AsyncEngine:
         return create_async_engine(
-            f"sqlite+aiosqlite:///{self._path}", connect_args={"timeout": 10}
+            f"sqlite+aiosqlite:///{self._path}",
+            poolclass=AsyncAdaptedQueuePool,
+            connect_args={"timeout": 10},
         )
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from saga_testing.servers import PostgresqlServer
 
@@ -33,7 +34,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(database)
+    engine = create_async_engine(database, poolclass=AsyncAdaptedQueuePool)
     try:
         yield engine
         assert engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from saga_backends.sql import SqlSagaStore
 from saga_core.errors import StoreUnavailableError
@@ -106,7 +106,9 @@ async def test_a_cancelled_caller_leaves_no_connection_behind(
 
 
 async def test_an_exhausted_pool_is_told(database: str) -> None:
-    engine = create_async_engine(database, pool_size=1, max_overflow=0, pool_timeout=0.05)
+    engine = create_async_engine(
+        database, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_timeout=0.05
+    )
     try:
         orchestrator = await orchestrator_on(engine)
         async with engine.connect() as held:
