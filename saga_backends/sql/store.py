@@ -39,6 +39,9 @@ __all__ = ["SqlSagaStore"]
 
 T = TypeVar("T")
 
+PATIENCE = 1.0
+"""How long, in seconds, a caller that is cancelled waits for his call to be over."""
+
 
 class SqlSagaStore:
     """Keeps sagas in the table of a model made with `SagaStateMixin`.
@@ -74,13 +77,18 @@ class SqlSagaStore:
     async def _whole(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a call to its end, also if the caller is cancelled.
 
-        Neither driver gives back a connection in order that was cancelled in the middle, and
-        SQLAlchemy's pool does not wait until it is.
+        Neither driver leaves a connection in order when it is cancelled in the middle, and
+        SQLAlchemy's pool does not wait until it is. A caller that is cancelled is held for a
+        moment, so that what he does next finds what the call has done.
         """
         task = asyncio.ensure_future(call)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=PATIENCE)
+            raise
 
     async def create(self, new: NewSaga) -> Created:
         """Write a new saga; see `SagaLog.create`."""

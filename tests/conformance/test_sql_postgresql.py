@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from saga_backends.sql import SqlSagaStore
 from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreConformance, StoreHarness
 from saga_testing.servers import PostgresqlServer
+from tests.sql.engines import open_engine
 from tests.sql.models import SagasOfOneNamespace, create_tables, sagas_of
 
 
@@ -34,8 +35,7 @@ class SqlPostgresqlHarness(StoreHarness):
 
     @asynccontextmanager
     async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
-        engine = create_async_engine(self._engine_url, pool_size=5, max_overflow=0)
-        try:
+        async with open_engine(self._engine_url, pool_size=5, max_overflow=0) as engine:
             model = self._model(namespace)
             await create_tables(engine, model)
             yield SqlSagaStore(
@@ -43,9 +43,6 @@ class SqlPostgresqlHarness(StoreHarness):
                 session_maker=async_sessionmaker(engine),
                 namespace=self._prefix + namespace,
             )
-            assert engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]
-        finally:
-            await engine.dispose()
 
     async def age(self, saga_id: UUID, by: timedelta) -> None:
         connection = await asyncpg.connect(self._url)

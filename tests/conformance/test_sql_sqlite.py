@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from saga_backends.sql import SqlSagaStore
 from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreConformance, StoreHarness
+from tests.sql.engines import open_engine
 from tests.sql.models import create_tables, sagas_of
 
 
@@ -26,49 +25,27 @@ class SqlSqliteHarness(StoreHarness):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def _engine(self) -> AsyncEngine:
-        return create_async_engine(
-            f"sqlite+aiosqlite:///{self._path}",
-            poolclass=AsyncAdaptedQueuePool,
-            connect_args={"timeout": 10},
-        )
+    def _engine(self) -> AbstractAsyncContextManager[AsyncEngine]:
+        return open_engine(f"sqlite+aiosqlite:///{self._path}", connect_args={"timeout": 10})
 
     @asynccontextmanager
     async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
-        engine = self._engine()
-        try:
+        async with self._engine() as engine:
             # An id is there once per table, but the rules want it once per namespace.
             model = sagas_of(namespace)
             await create_tables(engine, model)
             yield SqlSagaStore(
                 model_class=model, session_maker=async_sessionmaker(engine), namespace=namespace
             )
-            assert engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]
-        finally:
-            await engine.dispose()
 
     async def age(self, saga_id: UUID, by: timedelta) -> None:
-        engine = self._engine()
-        try:
-            model = sagas_of("default")
-            async with async_sessionmaker(engine).begin() as session:
-                saga = await session.get_one(model, saga_id)
-                times = {
-                    name: None if value is None else value - by
-                    for name in ("deadline_at", "created_at", "updated_at")
-                    for value in (getattr(saga, name),)
-                }
-                key = {"id": saga_id.hex}
-                shown = {n: v and v.strftime("%Y-%m-%d %H:%M:%S.%f") for n, v in times.items()}
-                await session.execute(
-                    text(
-                        f"UPDATE {model.__tablename__} SET deadline_at = :deadline_at, "
-                        "created_at = :created_at, updated_at = :updated_at WHERE id = :id"
-                    ),
-                    {**shown, **key},
-                )
-        finally:
-            await engine.dispose()
+        times = ("deadline_at", "created_at", "updated_at")
+        async with self._engine() as engine, async_sessionmaker(engine).begin() as session:
+            saga = await session.get_one(sagas_of("default"), saga_id)
+            for name in times:
+                value = getattr(saga, name)
+                if value is not None:
+                    setattr(saga, name, value - by)
 
 
 class TestSqlStoreOnSqlite(StoreConformance):

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_testing.servers import PostgresqlServer
+from tests.sql.engines import open_engine
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -34,9 +34,5 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(database, poolclass=AsyncAdaptedQueuePool)
-    try:
+    async with open_engine(database) as engine:
         yield engine
-        assert engine.pool.checkedout() == 0, "a connection was not given back"  # type: ignore[attr-defined]
-    finally:
-        await engine.dispose()

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from saga_backends.sql import SqlSagaStore
 from saga_core.errors import StoreUnavailableError
@@ -17,6 +17,7 @@ from saga_core.orchestrator import SagaOrchestrator
 from saga_core.records import Query
 from saga_core.status import SagaStatus
 from saga_testing.servers import PostgresqlServer
+from tests.sql.engines import all_given_back, open_engine
 from tests.sql.shop import Base, OrderSagaState, Shop, three_steps
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -54,16 +55,13 @@ async def test_a_session_of_the_users_is_not_disturbed(engine: AsyncEngine) -> N
 @on_postgresql
 async def test_statements_are_read_committed_on_a_stricter_server(database: str) -> None:
     settings = {"default_transaction_isolation": "serializable"}
-    engine = create_async_engine(database, connect_args={"server_settings": settings})
-    try:
+    async with open_engine(database, connect_args={"server_settings": settings}) as engine:
         orchestrator = await orchestrator_on(engine)
         store = orchestrator.store
         await asyncio.gather(*(assert_runs(orchestrator) for _ in range(10)))
         inner: Any = store._store  # type: ignore[attr-defined]
         level = await inner._pool.fetchval("SELECT current_setting('transaction_isolation')")
         assert level == "read committed"
-    finally:
-        await engine.dispose()
 
 
 @on_postgresql
@@ -97,26 +95,19 @@ async def test_a_cancelled_caller_leaves_no_connection_behind(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         given_up += task.cancelled()
-        async with asyncio.timeout(1):
-            while engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await all_given_back(engine)
     assert given_up > 5
     assert caplog.text == "", "the garbage collector had to give a connection back"
     await assert_runs(orchestrator)
 
 
 async def test_an_exhausted_pool_is_told(database: str) -> None:
-    engine = create_async_engine(
-        database, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_timeout=0.05
-    )
-    try:
+    async with open_engine(database, pool_size=1, max_overflow=0, pool_timeout=0.05) as engine:
         orchestrator = await orchestrator_on(engine)
         async with engine.connect() as held:
             await held.execute(text("SELECT 1"))
             with pytest.raises(StoreUnavailableError, match="pool_size"):
                 await orchestrator.store.count(Query())
-    finally:
-        await engine.dispose()
 
 
 async def test_no_message_holds_the_password() -> None:
@@ -151,9 +142,6 @@ async def test_sqlite_in_memory_serves_tests() -> None:
 
 @on_sqlite
 async def test_an_engine_that_begins_by_hand_is_left_as_it_was(database: str) -> None:
-    engine = create_async_engine(database, isolation_level="AUTOCOMMIT")
-    try:
+    async with open_engine(database, isolation_level="AUTOCOMMIT") as engine:
         orchestrator = await orchestrator_on(engine)
         await asyncio.gather(*(assert_runs(orchestrator) for _ in range(5)))
-    finally:
-        await engine.dispose()
