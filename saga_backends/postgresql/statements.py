@@ -80,8 +80,7 @@ class Statements:
         own_places = "".join(
             f", {place}" for place in self.names.own_places(lambda n: f"${last + n}")
         )
-        return f"""
-        WITH born AS (
+        insert = f"""
             INSERT INTO {self._sagas} (
                 namespace, {self._id}, saga_name, definition_version, fingerprint, data,
                 aggregation_id, trace_id, tags, {", ".join(self.names.state_columns)},
@@ -93,9 +92,14 @@ class Statements:
                 statement_timestamp(), statement_timestamp(){own_places}
             ) ON CONFLICT DO NOTHING
             RETURNING created_at, {self._due} AS due_at, fence
-        ){told}{self._entries("born", "NULL::uuid", "1", entries, first_entry, start="0")}
-        {answer}
         """  # noqa: S608 - a checked identifier and parameters only
+        if not entries and not told:
+            return insert
+        history = self._entries("born", "NULL::uuid", "1", entries, first_entry, start="0")
+        return f"""
+        WITH born AS ({insert}){told}{history}
+        {answer}
+        """
 
     def _commit(self, lease: str, entries: int, signals_in: int, marks: bool, tags: bool) -> str:
         """$1 namespace, $2 saga, $3 expected version, $4 commit id, $5 seen, $6.. the state.
@@ -179,18 +183,22 @@ class Statements:
         if not count:
             return ""
         casts = ("text", "text", "integer", "text", "text", "text", "text", "text", "text")
-        rows = ", ".join(
-            "("
-            + f"{n + 1}, "
-            + ", ".join(f"${first + 9 * n + k}::{cast}" for k, cast in enumerate(casts))
-            + ")"
+        places = [
+            ", ".join(f"${first + 9 * n + k}::{cast}" for k, cast in enumerate(casts))
             for n in range(count)
-        )
+        ]
         base = start or f"{source}.entries - {count}"
-        return f""", told_on AS (
+        insert = f"""
             INSERT INTO {self._history}
                 (namespace, saga_id, seq, commit_id, version, fence, at, kind, step_id, attempt,
-                 input, output, error, error_code, actor, reason)
+                 input, output, error, error_code, actor, reason)"""
+        if count == 1:  # the common one: a join would cost the server more than the insert
+            return f""", told_on AS ({insert}
+            SELECT $1, $2, {base} + 1, {commit}, {version}, fence, clock_timestamp(), {places[0]}
+              FROM {source}
+        )"""  # noqa: S608
+        rows = ", ".join(f"({n}, {values})" for n, values in enumerate(places, start=1))
+        return f""", told_on AS ({insert}
             SELECT $1, $2, {base} + v.n, {commit}, {version}, fence, clock_timestamp(),
                    v.kind, v.step_id, v.attempt, v.input, v.output, v.error, v.error_code,
                    v.actor, v.reason
@@ -330,7 +338,7 @@ class Statements:
                 (namespace, saga_id, seq, at, event_id, kind, payload)
             SELECT $1, $2, target.signals + 1, clock_timestamp(), $3, $4, $5
               FROM target WHERE active
-            ON CONFLICT (namespace, saga_id, event_id) DO NOTHING
+            ON CONFLICT (saga_id, event_id, namespace) DO NOTHING
             RETURNING 1
         ), raised AS (
             UPDATE {self._sagas} s

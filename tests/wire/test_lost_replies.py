@@ -38,7 +38,7 @@ async def test_create_repeated_tells_who_holds_the_saga(
     chosen: dict[str, Any] = options(statement_cache_size=0)
     async with open_store(proxy.url, **chosen) as store:
         new = leased()
-        proxy.drop_next_reply(sends(b"WITH born"))
+        proxy.drop_next_reply(sends(b"ON CONFLICT DO NOTHING"))
         with pytest.raises(StoreUnavailableError):
             await store.create(new)
         assert proxy.dropped.is_set()
@@ -94,7 +94,7 @@ async def test_claim_repeated_returns_what_it_had_taken(
         assert all(record.fence == 1 for record in again.records)
 
 
-@pytest.mark.parametrize("statement", [b"WITH born", b"WITH moved"], ids=["create", "commit"])
+@pytest.mark.parametrize("statement", [b"ON CONFLICT DO NOTHING", b"WITH moved"], ids=["create", "commit"])
 async def test_start_whose_reply_is_lost_runs_each_step_once(
     proxy: PostgresqlProxy, statement: bytes
 ) -> None:

@@ -2,7 +2,7 @@
 -- {schema} is replaced by the schema's name, a checked identifier.
 
 CREATE TABLE {schema}.saga (
-    namespace          text        NOT NULL,
+    namespace          text        COLLATE "C" NOT NULL,
     saga_id            uuid        NOT NULL,
     saga_name          text        NOT NULL,
     definition_version text        NOT NULL,
@@ -38,7 +38,8 @@ CREATE TABLE {schema}.saga (
     entries            integer     NOT NULL DEFAULT 0,
     created_at         timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL,
-    PRIMARY KEY (namespace, saga_id),
+    -- The id first: it alone decides nearly every comparison in the index.
+    PRIMARY KEY (saga_id, namespace),
     CONSTRAINT no_stranded_saga CHECK (
         NOT active OR status IN ('STUCK', 'PAUSED') OR due_at IS NOT NULL OR waiting_for IS NOT NULL
     )
@@ -50,7 +51,7 @@ CREATE INDEX saga_due ON {schema}.saga (namespace, direction, due_at) WHERE due_
 CREATE INDEX saga_claim ON {schema}.saga (claim_id) WHERE claim_id IS NOT NULL;
 
 CREATE TABLE {schema}.saga_history (
-    namespace  text        NOT NULL,
+    namespace  text        COLLATE "C" NOT NULL,
     saga_id    uuid        NOT NULL,
     seq        integer     NOT NULL,
     commit_id  uuid,
@@ -66,11 +67,11 @@ CREATE TABLE {schema}.saga_history (
     error_code text,
     actor      text,
     reason     text,
-    PRIMARY KEY (namespace, saga_id, seq)
+    PRIMARY KEY (saga_id, seq, namespace)
 );
 
 CREATE TABLE {schema}.saga_inbox (
-    namespace text        NOT NULL,
+    namespace text        COLLATE "C" NOT NULL,
     saga_id   uuid        NOT NULL,
     seq       integer     NOT NULL,
     at        timestamptz NOT NULL,
@@ -78,6 +79,6 @@ CREATE TABLE {schema}.saga_inbox (
     kind      text        NOT NULL,
     payload   text        NOT NULL,
     consumed  boolean     NOT NULL DEFAULT false,
-    PRIMARY KEY (namespace, saga_id, seq),
-    UNIQUE (namespace, saga_id, event_id)
+    PRIMARY KEY (saga_id, seq, namespace),
+    UNIQUE (saga_id, event_id, namespace)
 );
