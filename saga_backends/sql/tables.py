@@ -151,9 +151,10 @@ def _history(sagas: Table) -> Table:
     return Table(
         f"{sagas.name}_history",
         sagas.metadata,
-        Column("namespace", Text, primary_key=True),
+        # The id first: it alone decides nearly every comparison in the index.
         Column("saga_id", Uuid, primary_key=True),
         Column("seq", Integer, primary_key=True, autoincrement=False),
+        Column("namespace", Text, primary_key=True),
         Column("commit_id", Uuid),
         Column("version", BigInteger, nullable=False),
         Column("fence", BigInteger, nullable=False),
@@ -173,16 +174,17 @@ def _inbox(sagas: Table) -> Table:
     return Table(
         f"{sagas.name}_inbox",
         sagas.metadata,
-        Column("namespace", Text, primary_key=True),
+        # The id first: it alone decides nearly every comparison in the index.
         Column("saga_id", Uuid, primary_key=True),
         Column("seq", Integer, primary_key=True, autoincrement=False),
+        Column("namespace", Text, primary_key=True),
         Column("at", DateTime(timezone=True), nullable=False),
         Column("event_id", Text, nullable=False),
         Column("kind", Text, nullable=False),
         Column("payload", Text, nullable=False),
         Column("consumed", Boolean, nullable=False, server_default=text("false")),
         UniqueConstraint(
-            "namespace", "saga_id", "event_id", name=conv(f"{sagas.name}_inbox_event")
+            "saga_id", "event_id", "namespace", name=conv(f"{sagas.name}_inbox_event")
         ),
         schema=BLANK_SCHEMA if sagas.schema is None else sagas.schema,
     )
