@@ -13,9 +13,11 @@ from saga_testing.conformance import StoreHarness
 from saga_testing.servers import PostgresqlServer
 from tests.conformance.test_memory import MemoryHarness
 from tests.conformance.test_postgresql import PostgresqlHarness
+from tests.conformance.test_sql_postgresql import SqlPostgresqlHarness
+from tests.conformance.test_sql_sqlite import SqlSqliteHarness
 from tests.conformance.test_sqlite import SqliteHarness
 
-STORES = ("memory", "sqlite", "postgresql")
+STORES = ("memory", "sqlite", "postgresql", "sql-sqlite", "sql-postgresql")
 
 
 @pytest.fixture(params=STORES)
@@ -24,7 +26,11 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> StoreHarness:
         return MemoryHarness()
     if request.param == "sqlite":
         return SqliteHarness(tmp_path / "sagas.db")
+    if request.param == "sql-sqlite":
+        return SqlSqliteHarness(tmp_path / "sagas.db")
     server: PostgresqlServer = request.getfixturevalue("postgresql")
+    if request.param == "sql-postgresql":
+        return SqlPostgresqlHarness(server.url)
     return PostgresqlHarness(server.url)
 
 
