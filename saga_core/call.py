@@ -19,6 +19,8 @@ class Interrupt(Enum):
 
     LEASE_LOST = "lease lost"
     ABORTED = "aborted"
+    CANCELLED = "cancelled"
+    """Whoever awaits the driver was cancelled."""
 
 
 class Interrupted(Exception):  # noqa: N818 - control flow, not an error
@@ -38,12 +40,13 @@ class StepCall:
 
     def __init__(self) -> None:
         self._interrupt: Interrupt | None = None
-        self._scope: asyncio.Timeout | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancels = 0
         self._context: StepContext | None = None
 
     @property
     def is_running(self) -> bool:
-        return self._scope is not None
+        return self._task is not None
 
     @property
     def interrupt(self) -> Interrupt | None:
@@ -56,8 +59,9 @@ class StepCall:
             self._interrupt = reason
         if self._context is not None:
             self._context._signal(cancelled=True, lease_lost=reason is Interrupt.LEASE_LOST)
-        if self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
+        if self._task is not None:
+            self._cancels += 1
+            self._task.cancel()
 
     def heard(self) -> None:
         """Let steps run again after the command behind an interrupt was looked at."""
@@ -83,21 +87,43 @@ class StepCall:
         if shape.takes_context:
             arguments = (*arguments, context)
         self._context = context
+        self._task = asyncio.current_task()
         try:
-            async with asyncio.timeout(timeout) as scope:
-                self._scope = scope
-                if shape.is_async:
-                    return await function(*arguments)
-                return await _in_thread(function, arguments, context)
-        except TimeoutError:
-            if not scope.expired():
+            if timeout is not None:
+                return await _limited(shape, function, arguments, context, timeout)
+            if shape.is_async:
+                return await function(*arguments)
+            return await _in_thread(function, arguments, context)
+        except asyncio.CancelledError:
+            if self._interrupt is None:
                 raise
-            if self._interrupt is not None:
-                raise Interrupted(self._interrupt) from None
-            raise StepTimeoutError(f"took longer than {timeout:g} s") from None
+            raise Interrupted(self._interrupt) from None
         finally:
-            self._scope = None
+            # Our own cancellations have done their work, also where the step swallowed them.
+            for _ in range(self._cancels):
+                if self._task is not None:
+                    self._task.uncancel()
+            self._cancels = 0
+            self._task = None
             self._context = None
+
+
+async def _limited(
+    shape: CallShape,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    context: StepContext,
+    timeout: float,  # noqa: ASYNC109 - the step's own limit, in seconds
+) -> Any:
+    try:
+        async with asyncio.timeout(timeout) as scope:
+            if shape.is_async:
+                return await function(*arguments)
+            return await _in_thread(function, arguments, context)
+    except TimeoutError:
+        if not scope.expired():
+            raise  # the step's own
+        raise StepTimeoutError(f"took longer than {timeout:g} s") from None
 
 
 async def _in_thread(

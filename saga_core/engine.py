@@ -82,6 +82,15 @@ def is_suspect(record: SagaRecord) -> bool:
 class LeaseLostError(SagaError):
     """Somebody else drives the saga now: nothing more is committed for it here."""
 
+    recorded = False
+    """Whether what was to be committed is on record all the same."""
+
+
+class TakenOverError(LeaseLostError):
+    """The commit was applied, and somebody else took the saga over before its answer came."""
+
+    recorded = True
+
 
 class SagaEngine:
     """Drives the sagas of one store for one process. Use it through `SagaOrchestrator`."""
@@ -121,9 +130,32 @@ class SagaEngine:
         `since` is the loop time before the lease was asked for. `leaving` is asked between steps
         whether to give the saga back instead of going on. `proven` is called after the first
         commit. Raises `StoreUnavailableError` with `saga_id` when the store is gone;
-        the lease then ends by its time. A cancellation cancels the step, gives the saga back
-        and is raised again.
+        the lease then ends by its time.
+
+        A cancellation cancels the step, never a write, gives the saga back and is raised again:
+        the driver has a task of its own, so that it is told instead of torn.
         """
+        driver = asyncio.ensure_future(self._drive(live, since, leaving, proven))
+        try:
+            await asyncio.shield(driver)
+        except asyncio.CancelledError:
+            live.call.break_off(Interrupt.CANCELLED)
+            while not driver.done():
+                try:
+                    await asyncio.wait({driver})
+                except asyncio.CancelledError:
+                    continue
+            if not driver.cancelled():
+                driver.exception()
+            raise
+
+    async def _drive(
+        self,
+        live: LiveSaga,
+        since: float,
+        leaving: Callable[[], bool] | None,
+        proven: Callable[[], None] | None,
+    ) -> None:
         self._keeper.hold(live, since=since)
         try:
             while True:
@@ -132,7 +164,8 @@ class SagaEngine:
                     live.call.heard()
                 if not live.driving:
                     return
-                if leaving is not None and leaving():
+                cancelled = live.call.interrupt is Interrupt.CANCELLED
+                if cancelled or (leaving is not None and leaving()):
                     await self._give_back(live)
                     return
                 happened = await self._run_step(live)
@@ -143,7 +176,7 @@ class SagaEngine:
                         proven = None
         except LeaseLostError as lost:
             logger.warning("%s", lost)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the loop is being shut down
             await self._give_back(live)
             raise
         except SagaError as error:
@@ -205,7 +238,7 @@ class SagaEngine:
         if not decision.drive:
             self._announce(live.saga_id)
         if decision.drive and not committed.held:
-            raise LeaseLostError(
+            raise TakenOverError(
                 f"saga {live.saga_id}: committed, but somebody else has taken it over since",
                 saga_id=live.saga_id,
             )
@@ -435,9 +468,9 @@ class SagaEngine:
                 times = times + 1 if entry.kind is EntryKind.SUSPECTED else 0
             after = page[-1].seq
         if times >= live.registration.max_crashes:
-            await self.commit(live, self._decide(live, WorkerLost(times)))
+            await to_the_end(self.commit(live, self._decide(live, WorkerLost(times))))
             return False
-        await self.commit(live, self._decide(live, Suspected()))
+        await to_the_end(self.commit(live, self._decide(live, Suspected())))
         return True
 
     def _acquit(self, saga_id: UUID) -> None:

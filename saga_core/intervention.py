@@ -11,6 +11,7 @@ from saga_core.engine import LeaseLostError, SagaEngine
 from saga_core.errors import SagaStateError
 from saga_core.live import LiveSaga
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
+from saga_core.writing import to_the_end
 
 __all__ = ["HeldElsewhereError", "intervene"]
 
@@ -58,14 +59,18 @@ async def intervene(
             error.saga_id = saga_id
             raise
         try:
-            await engine.commit(
-                live,
-                decision,
-                lease=_lease(engine, decision, drive),
-                signals_in=() if event is None else (event,),
-                consumed=() if event is None else (event.event_id,),
+            await to_the_end(
+                engine.commit(
+                    live,
+                    decision,
+                    lease=_lease(engine, decision, drive),
+                    signals_in=() if event is None else (event,),
+                    consumed=() if event is None else (event.event_id,),
+                )
             )
-        except LeaseLostError:
+        except LeaseLostError as lost:
+            if lost.recorded:
+                return True
             await asyncio.sleep(0.001 * attempt)
             continue
         if decision.drive and drive:

@@ -25,7 +25,7 @@ from saga_core.snapshot import SagaSnapshot
 from saga_core.status import SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.waiting import wait_until_rest
-from saga_core.writing import settle
+from saga_core.writing import settle, to_the_end
 
 __all__ = ["SagaOrchestrator"]
 
@@ -144,7 +144,7 @@ class SagaOrchestrator:
         async def create() -> Created:
             nonlocal tries
             tries += 1
-            return await self.store.create(new)
+            return await to_the_end(self.store.create(new))
 
         try:
             created = await settle(

@@ -11,9 +11,10 @@ from saga_core.errors import NonRetryableError
 
 __all__ = ["ExponentialRetry", "FixedRetry", "NoRetry", "RetryPolicy"]
 
-Delay = Annotated[timedelta, Field(ge=timedelta(0))]
-
 FOREVER = timedelta(days=36500)
+"""Longer delays would leave the calendar of a store."""
+
+Delay = Annotated[timedelta, Field(ge=timedelta(0), le=FOREVER)]
 
 
 class RetryPolicy(BaseModel):
@@ -29,7 +30,7 @@ class RetryPolicy(BaseModel):
     def delay_after(self, failed_attempts: int, *, jitter: float) -> timedelta | None:
         """Return how long to wait before the next attempt, or None if there is none left.
 
-        `jitter` is a random number in [0, 1), drawn by the caller.
+        `jitter` is a random number from 0 to 1, drawn by the caller.
         """
         if failed_attempts >= self.max_attempts:
             return None
@@ -74,6 +75,8 @@ class ExponentialRetry(RetryPolicy):
         return self
 
     def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
+        if not self.base_delay:
+            return self.base_delay  # however often it is multiplied, also past the largest float
         cap = FOREVER if self.max_delay is None else self.max_delay
         try:
             seconds = self.base_delay.total_seconds() * self.multiplier ** (failed_attempts - 1)

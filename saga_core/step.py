@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
+from saga_core.annotations import arguments_of, filled, hints_of, is_open, members, name_of
 from saga_core.errors import TypeValidationError
 
 __all__ = ["BaseStep", "CallShape", "StepContext", "StepSignature"]
@@ -127,38 +126,51 @@ class BaseStep(Generic[In, Out]):
                     "`async def execute(self, inp: ...) -> ...`"
                 )
             return  # an abstract step between BaseStep and the real ones
-        if not {"execute", "compensate"} & cls.__dict__.keys():
-            return
-        caller_locals = sys._getframe(1).f_locals
-        cls.__saga_signature__ = _read_signature(cls, caller_locals)
+        inherited = cls.__signature_of_same_methods()
+        cls.__saga_signature__ = inherited or _read_signature(cls)
+
+    @classmethod
+    def __signature_of_same_methods(cls) -> StepSignature | None:
+        """Return an ancestor's signature if both methods are the ancestor's; a mixin changes it."""
+        for ancestor in cls.__mro__[1:]:
+            signature: StepSignature | None = ancestor.__dict__.get("__saga_signature__")
+            if signature is not None and all(
+                inspect.getattr_static(ancestor, name, None)
+                is inspect.getattr_static(cls, name, None)
+                for name in ("execute", "compensate")
+            ):
+                return signature
+        return None
 
 
-def _read_signature(cls: type, names: Mapping[str, Any]) -> StepSignature:
-    execute = _Method(cls, "execute", ("inp",), names)
+def _read_signature(cls: type) -> StepSignature | None:
+    """Return the signature, or None while type variables are left for a subclass to fill."""
+    execute = _Method(cls, "execute", ("inp",))
     input_type, output_type = execute.types["inp"], execute.types["return"]
-    declared = _declared_types(cls)
     for word, found, wanted in zip(
-        ("input", "output"), (input_type, output_type), declared, strict=False
+        ("input", "output"), (input_type, output_type), arguments_of(cls, BaseStep), strict=False
     ):
-        if not isinstance(wanted, TypeVar) and found != wanted:
+        if not is_open(wanted) and wanted is not Any and found != _none_as_type(wanted):
             raise TypeValidationError(
-                f"step {cls.__qualname__}: execute has the {word} type {_name(found)}, but the "
-                f"class says BaseStep[...] with {_name(wanted)}: make them the same"
+                f"step {cls.__qualname__}: execute has the {word} type {name_of(found)}, but the "
+                f"class says BaseStep[...] with {name_of(wanted)}: make them the same"
             )
+    if is_open(input_type) or is_open(output_type):
+        return None
     if getattr(cls, "compensate", None) is None:
         return StepSignature(input_type, output_type, execute.shape, None)
-    compensate = _Method(cls, "compensate", ("inp", "out"), names)
+    compensate = _Method(cls, "compensate", ("inp", "out"))
     for parameter, wanted in (("inp", input_type), ("out", output_type)):
         found = compensate.types[parameter]
         if found != wanted:
             raise TypeValidationError(
                 f"step {cls.__qualname__}: compensate's parameter '{parameter}' is "
-                f"{_name(found)}, but execute's {'input' if parameter == 'inp' else 'output'} is "
-                f"{_name(wanted)}: make them the same"
+                f"{name_of(found)}, but execute's {'input' if parameter == 'inp' else 'output'} is "
+                f"{name_of(wanted)}: make them the same"
             )
     if compensate.types.get("return", None) not in (None, type(None), Any):
         raise TypeValidationError(
-            f"step {cls.__qualname__}: compensate returns {_name(compensate.types['return'])}; "
+            f"step {cls.__qualname__}: compensate returns {name_of(compensate.types['return'])}; "
             "what it returns is not kept, so annotate it `-> None`"
         )
     return StepSignature(input_type, output_type, execute.shape, compensate.shape)
@@ -167,9 +179,8 @@ def _read_signature(cls: type, names: Mapping[str, Any]) -> StepSignature:
 class _Method:
     """The annotations of `execute` or `compensate`, with the types under our own names."""
 
-    def __init__(
-        self, cls: type, name: str, roles: tuple[str, ...], names: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, cls: type, name: str, roles: tuple[str, ...]) -> None:
+        self._name = name
         self._where = f"step {cls.__qualname__}: {name}"
         self._wanted = f"`async def {name}(self, {', '.join(f'{role}: ...' for role in roles)}"
         self._wanted += ") -> ...`" if name == "execute" else ") -> None`"
@@ -178,7 +189,7 @@ class _Method:
             raise TypeValidationError(f"{self._where} must be a method, like {self._wanted}")
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise TypeValidationError(f"{self._where} must not yield: return the output instead")
-        hints = self._hints(function, names)
+        hints = self._hints(cls, function)
         parameters = list(inspect.signature(function).parameters.values())[1:]
         plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         fits = all(parameter.kind in plain for parameter in parameters)
@@ -206,24 +217,24 @@ class _Method:
         takes_context = len(parameters) > len(roles)
         if takes_context:
             last = parameters[-1]
-            if hints.get(last.name, StepContext) is not StepContext:
+            if set(members(hints.get(last.name, StepContext))) - {type(None)} != {StepContext}:
                 raise TypeValidationError(
-                    f"{self._where}: parameter '{last.name}' is {_name(hints[last.name])}; the "
+                    f"{self._where}: parameter '{last.name}' is {name_of(hints[last.name])}; the "
                     "only thing passed there is a StepContext"
                 )
-        self.shape = CallShape(takes_context, inspect.iscoroutinefunction(function))
+        # A plain wrapper around a coroutine function hands its coroutine on.
+        is_async = any(map(inspect.iscoroutinefunction, (function, inspect.unwrap(function))))
+        self.shape = CallShape(takes_context, is_async)
 
-    def _hints(self, function: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+    def _hints(self, cls: type, function: Any) -> dict[str, Any]:
         try:
-            return typing.get_type_hints(function, include_extras=True)
-        except NameError:
-            pass
+            hints = hints_of(function)
         except Exception as error:
             raise self._unreadable(error) from error
-        try:  # types made inside a function, where the class is too
-            return typing.get_type_hints(function, localns=dict(names), include_extras=True)
-        except Exception as error:
-            raise self._unreadable(error) from error
+        owner = next(ancestor for ancestor in cls.__mro__ if self._name in ancestor.__dict__)
+        variables = getattr(owner, "__parameters__", ())
+        values = dict(zip(variables, arguments_of(cls, owner), strict=False))
+        return {name: filled(kind, values) for name, kind in hints.items()}
 
     def _unreadable(self, error: Exception) -> TypeValidationError:
         return TypeValidationError(
@@ -232,13 +243,5 @@ class _Method:
         )
 
 
-def _declared_types(cls: type) -> tuple[Any, ...]:
-    for ancestor in cls.__mro__:
-        for origin in getattr(ancestor, "__orig_bases__", ()):
-            if typing.get_origin(origin) is BaseStep:
-                return typing.get_args(origin)
-    return ()
-
-
-def _name(kind: Any) -> str:
-    return kind.__qualname__ if isinstance(kind, type) else str(kind)
+def _none_as_type(kind: Any) -> Any:
+    return type(None) if kind is None else kind

@@ -48,15 +48,14 @@ async def settle(
     """Send a write again, the same with the same id, until the store has answered.
 
     `what` names the write for the log. `until` is a time of the running loop, after which the
-    last `StoreUnavailableError` is raised; `tries` bounds the attempts. Each attempt is kept
-    whole (`to_the_end`).
+    last `StoreUnavailableError` is raised; `tries` bounds the attempts.
     """
     loop = asyncio.get_running_loop()
     pause = FIRST_PAUSE
     attempt = 1
     while True:
         try:
-            return await to_the_end(write())
+            return await write()
         except StoreUnavailableError as error:
             if loop.time() + pause >= until or attempt == tries:
                 raise
