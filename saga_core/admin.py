@@ -162,7 +162,7 @@ class SagaAdmin:
 
         while True:
             try:
-                await intervene(self._engine, saga_id, abort, drive=False)
+                await intervene(self._engine, saga_id, abort, drive=False, readable=False)
             except HeldElsewhereError:
                 if not await self._send(saga_id, SignalKind.ABORT, by):
                     continue

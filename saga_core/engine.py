@@ -372,7 +372,12 @@ class SagaEngine:
             return
         consumed = tuple(signal.event_id for signal in commands)
         decision = self._obey(live, commands)
-        await self.commit(live, decision, consumed=consumed, seen=seen)
+        lease = None
+        if decision.drive and not live.driving:
+            # Our last commit has given the saga back: take it again, or leave it to whoever did.
+            lease = Lease(self.worker, self.execution_lease)
+            self._keeper.hold(live, since=asyncio.get_running_loop().time())
+        await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
 
     def _obey(self, live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:
         urgent = next((c for c in commands if c.kind is SignalKind.ABORT), commands[0])
@@ -408,7 +413,7 @@ class SagaEngine:
         `claim_id` then, so that no lease is held by nobody.
         """
         since = asyncio.get_running_loop().time()
-        claims = await to_the_end(
+        claiming = asyncio.ensure_future(
             self.store.claim_due(
                 self.worker,
                 claim_id=claim_id,
@@ -418,6 +423,12 @@ class SagaEngine:
                 favour=favour,
             )
         )
+        try:
+            claims = await to_the_end(claiming)
+        except asyncio.CancelledError:
+            if claiming.done() and not claiming.cancelled() and claiming.exception() is None:
+                await self._release(claiming.result().records)
+            raise
         return claims, since
 
     async def take_up(
@@ -455,6 +466,9 @@ class SagaEngine:
             )
         except LeaseLostError as lost:
             logger.warning("%s", lost)
+        except asyncio.CancelledError:
+            await self._release([record])  # if its driver has not done so
+            raise
         finally:
             self._acquit(record.saga_id)
         return True
@@ -486,7 +500,21 @@ class SagaEngine:
         await to_the_end(self.store.release(self.worker, [held], delay=delay))
 
     async def bring_up(self, record: SagaRecord) -> LiveSaga | None:
-        """Make a record drivable. What cannot be decoded becomes STUCK: then None.
+        """Make a claimed record drivable. What cannot be decoded becomes STUCK: then None.
+
+        Raises `SagaDefinitionError` if its definition is not here or has changed.
+        """
+        live = await self.look_at(record)
+        try:
+            live.read()
+        except PayloadError as error:
+            stuck = self._decide(live, Undecodable(failure_of(error)))
+            await to_the_end(self.commit(live, stuck, seen=record.signals))
+            return None
+        return live
+
+    async def look_at(self, record: SagaRecord) -> LiveSaga:
+        """Return a record with its definition and its events, decoded or not.
 
         Raises `SagaDefinitionError` if its definition is not here or has changed.
         """
@@ -494,24 +522,8 @@ class SagaEngine:
         signals: Sequence[StoredSignal] = ()
         if record.seen:
             signals = await self.store.inbox(record.saga_id)
-        try:
-            heard = tuple(signal for signal in signals if signal.seq <= record.seen)
-            return LiveSaga(record, registration, self.limits, heard)
-        except PayloadError as error:
-            stuck = decide(
-                registration.definition, record.state, {}, Undecodable(failure_of(error))
-            )
-            transition = Transition(
-                saga_id=record.saga_id,
-                expected_version=record.version,
-                commit_id=uuid4(),
-                state=stuck.state,
-                lease=LeaseAction.RELEASE,
-                seen=record.signals,
-                history=stuck.history,
-            )
-            await to_the_end(self.store.commit(transition))
-            return None
+        heard = tuple(signal for signal in signals if signal.seq <= record.seen)
+        return LiveSaga(record, registration, self.limits, heard)
 
     async def _give_back(self, live: LiveSaga) -> None:
         """Release a saga that still has work, due now."""
@@ -520,6 +532,24 @@ class SagaEngine:
         held = Held(live.saga_id, live.fence)
         try:
             await to_the_end(self.store.release(self.worker, [held], delay=timedelta(0)))
+        except SagaError as error:
+            logger.warning("saga %s could not be given back: %s", live.saga_id, error)
+
+    async def _release(self, records: Sequence[SagaRecord]) -> None:
+        """Release what a cancelled driver has claimed, due now."""
+        held = [Held(record.saga_id, record.fence) for record in records]
+        if not held:
+            return
+        try:
+            await to_the_end(self.store.release(self.worker, held, delay=timedelta(0)))
+        except SagaError as error:
+            logger.warning("%d sagas could not be given back: %s", len(held), error)
+
+    async def abandon(self, live: LiveSaga) -> None:
+        """Release a saga that a cancelled caller may just have taken over, due now."""
+        held = [Held(live.saga_id, fence) for fence in (live.fence, live.fence + 1)]
+        try:
+            await to_the_end(self.store.release(self.worker, held, delay=timedelta(0)))
         except SagaError as error:
             logger.warning("saga %s could not be given back: %s", live.saga_id, error)
 

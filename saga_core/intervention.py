@@ -8,7 +8,7 @@ from uuid import UUID
 
 from saga_core.decide import Decision, Happened, decide
 from saga_core.engine import LeaseLostError, SagaEngine
-from saga_core.errors import SagaStateError
+from saga_core.errors import PayloadError, SagaStateError
 from saga_core.live import LiveSaga
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
 from saga_core.writing import to_the_end
@@ -29,13 +29,15 @@ async def intervene(
     *,
     drive: bool,
     event: Signal | None = None,
+    readable: bool = True,
 ) -> bool:
     """Commit what follows from `happened` for a saga that nobody drives, and drive it on.
 
     `happened` looks at the saga as it stands and returns None to leave it alone (then the answer
     is False), or raises. Whoever changes the saga in between makes it look again. With
     `drive` the saga is driven in the caller's task until it ends or waits; else it is left due
-    for a worker. Raises `HeldElsewhereError` if somebody holds an unexpired lease.
+    for a worker. Unless `readable` is False, a saga that cannot be decoded is refused with
+    `SagaStateError`. Raises `HeldElsewhereError` if somebody holds an unexpired lease.
     """
     loop = asyncio.get_running_loop()
     for attempt in range(TRIES):
@@ -47,16 +49,24 @@ async def intervene(
                 saga_id=saga_id,
             )
         since = loop.time()
-        live = await engine.bring_up(record)
-        if live is None:
-            continue  # it has just become STUCK, which the next look shows
+        live = await engine.look_at(record)
         try:
+            if readable:
+                live.read()
             what = happened(record, live)
             if what is None:
                 return False
             decision = decide(live.definition, live.state, live.outputs, what)
         except SagaStateError as error:
             error.saga_id = saga_id
+            raise
+        except PayloadError as error:
+            if readable and _is_unreadable(live):
+                raise SagaStateError(
+                    f"saga {saga_id} is {live.state.status} and cannot be read: {error}. Only "
+                    "abort ends it; or mend it in the store.",
+                    saga_id=saga_id,
+                ) from error
             raise
         try:
             await to_the_end(
@@ -73,12 +83,24 @@ async def intervene(
                 return True
             await asyncio.sleep(0.001 * attempt)
             continue
+        except asyncio.CancelledError:
+            if drive:
+                await engine.abandon(live)
+            raise
         if decision.drive and drive:
             await engine.drive(live, since=since)
         return True
     raise SagaStateError(
         f"saga {saga_id} changes faster than it can be read; try again", saga_id=saga_id
     )
+
+
+def _is_unreadable(live: LiveSaga) -> bool:
+    try:
+        live.read()
+    except PayloadError:
+        return True
+    return False
 
 
 def _lease(engine: SagaEngine, decision: Decision, drive: bool) -> Lease | LeaseAction:

@@ -29,7 +29,7 @@ class LiveSaga:
         limits: PayloadLimits,
         signals: tuple[StoredSignal, ...] = (),
     ) -> None:
-        """`signals` is the inbox up to `record.seen`. Raises `PayloadError` for bad data."""
+        """`signals` is the inbox up to `record.seen`. Payloads are decoded when they are used."""
         self.saga_id: UUID = record.saga_id
         self.saga_name = record.saga_name
         self.registration = registration
@@ -50,12 +50,22 @@ class LiveSaga:
         }
         self._limits = limits
         self._values: dict[str, Any] = {}
-        self._initial_data = decode_json(record.data, what="initial_data")
-        self._events: list[Any] = [
-            decode_json(signal.payload, what="event")
-            for signal in signals
-            if signal.kind is SignalKind.EVENT
-        ]
+        self._data = record.data
+        self._events: list[Any] = []
+        self._unread = tuple(each for each in signals if each.kind is SignalKind.EVENT)
+
+    def read(self) -> None:
+        """Decode what maps and steps will see. Raises `PayloadError` for what cannot be read."""
+        self._initial_data()
+        self._read_events()
+
+    def _initial_data(self) -> Any:
+        return decode_json(self._data, what="initial_data")
+
+    def _read_events(self) -> list[Any]:
+        self._events += [decode_json(each.payload, what="event") for each in self._unread]
+        self._unread = ()
+        return self._events
 
     @property
     def position(self) -> str:
@@ -64,7 +74,7 @@ class LiveSaga:
 
     def hear_event(self, text: str) -> None:
         """Add an event to what maps and steps see."""
-        self._events.append(decode_json(text, what="event"))
+        self._read_events().append(decode_json(text, what="event"))
 
     def applied(self, decision: Decision, committed: Committed, *, seen: int) -> None:
         """Follow a commit of ours."""
@@ -106,6 +116,7 @@ class LiveSaga:
     def step_context(self, spec: StepSpec) -> StepContext:
         """Return what the step may know of its saga in this attempt."""
         state = self.state
+        events = self._read_events()
         direction = "do" if state.direction is Direction.FORWARD else "undo"
         token = state.token
         assert token is not None  # noqa: S101 - a saga with a step to run has a token
@@ -117,11 +128,11 @@ class LiveSaga:
             idempotency_key=f"{self.saga_id}:{spec.step_id}:{direction}:{state.generation}",
             fence=self.fence,
             token=token,
-            event=self._events[-1] if self._events else None,
+            event=events[-1] if events else None,
         )
 
     def _input_context(self) -> InputContext:
-        return input_context(self._initial_data, self.outputs, self._events)
+        return input_context(self._initial_data(), self.outputs, self._read_events())
 
 
 _RESTING = frozenset(

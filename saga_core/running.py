@@ -32,9 +32,15 @@ async def run_due(engine: SagaEngine, *, limit: int) -> int:
         favour = Direction(1 - favour)
         if not claims.records:
             break
-        results = await asyncio.gather(
-            *(_drive(engine, record, since) for record in _suspects_last(claims.records))
-        )
+        drivers = [
+            asyncio.ensure_future(_drive(engine, record, since))
+            for record in _suspects_last(claims.records)
+        ]
+        try:
+            results = await asyncio.gather(*drivers)
+        except asyncio.CancelledError:
+            await asyncio.wait(drivers)  # each gives its saga back
+            raise
         if not any(results):
             break  # all are suspects, and one is being driven by somebody else here
         driven += sum(results)
@@ -47,10 +53,12 @@ def _suspects_last(records: tuple[SagaRecord, ...]) -> list[SagaRecord]:
 
 async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Claims, float]:
     claim_id = uuid4()
+    asked = asyncio.get_running_loop().time()
     attempt = 1
     while True:
         try:
-            return await engine.claim(claim_id=claim_id, limit=limit, favour=favour)
+            claims, _ = await engine.claim(claim_id=claim_id, limit=limit, favour=favour)
+            return claims, asked  # the lease may count from the first time of asking
         except SagaError as error:
             if attempt == CLAIM_TRIES:
                 raise

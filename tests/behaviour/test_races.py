@@ -1,0 +1,358 @@
+"""What happens between a write and its answer, between a claim and its step, and to a step that
+is being broken off: nobody drives beside another, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from saga_core import Query, SagaStateError, SagaStatus, SagaStore, SagaWorker
+from saga_testing import Fault, FaultyStore
+from saga_testing.conformance import StoreHarness
+from tests.behaviour.cast import Number, Story, definition, fails, retry, saga, waits
+
+LEASE = timedelta(milliseconds=600)
+
+
+async def hang(_: Number, ctx: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def only(store: SagaStore) -> UUID:
+    (record,) = (await store.find(Query())).records
+    return record.saga_id
+
+
+# --- a step that is broken off twice -------------------------------------------------------------
+
+
+def stubborn(until: asyncio.Event) -> Any:
+    """Return a deed that takes its time to clean up after a cancellation."""
+
+    async def deed(_: Number, ctx: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await until.wait()
+
+    return deed
+
+
+async def test_abort_reaches_a_step_that_is_still_cleaning_up_after_its_timeout(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    cleaned = asyncio.Event()
+    one = saga(store, story.step(stubborn(cleaned)), timeout=timedelta(milliseconds=10))
+    chosen = uuid4()
+    task = asyncio.create_task(one.start(saga_id=chosen))
+    await waits(lambda: bool(story.log))
+    await asyncio.sleep(0.03)
+    await one.admin.abort(chosen, reason="enough")
+    await one.admin.abort(chosen, reason="enough, I said")
+    cleaned.set()
+    await task
+    after = await one.see(chosen)
+    assert (after.status, after.last_error) == (SagaStatus.FAILED, "aborted: enough")
+
+
+async def test_renewal_goes_on_for_others_when_a_step_in_its_cleanup_loses_its_lease(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    cleaned, go = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Number, ctx: Any) -> None:
+        await go.wait()
+
+    async with harness.open() as second:
+        faulty = FaultyStore(store)
+        one = saga(
+            faulty, story.step(stubborn(cleaned)), lease=LEASE, timeout=timedelta(milliseconds=10)
+        )
+        one.orchestrator.register("patient", definition(story.step(wait)))
+        thief = saga(second, story.step())
+        lost = asyncio.create_task(one.start(saga_id=(chosen := uuid4())))
+        kept = asyncio.create_task(one.start(saga_name="patient"))
+        await waits(lambda: len(story.log) == 2)
+        await harness.age(chosen, LEASE)
+        assert await thief.orchestrator.run_due() == 1
+        renewed = faulty.calls_of("renew")
+        await waits(lambda: faulty.calls_of("renew") >= renewed + 3, seconds=5)
+        cleaned.set()
+        go.set()
+        await asyncio.gather(lost, kept)
+        assert (await one.see(kept.result())).status is SagaStatus.COMPLETED
+    assert (await one.see(chosen)).status is SagaStatus.COMPLETED
+
+
+async def test_step_may_abort_its_own_saga(store: SagaStore) -> None:
+    holder: list[saga] = []
+
+    async def give_up(_: Number, ctx: Any) -> None:
+        await holder[0].admin.abort(ctx.saga_id, actor="step", wait=True)
+
+    holder.append(saga(store, Story().step(), Story().step(give_up)))
+    after = await holder[0].run()
+    assert after.status is SagaStatus.FAILED
+    assert after.step_history[-1].actor == "step"
+
+
+# --- a lost answer, and somebody else in between -------------------------------------------------
+
+
+async def test_notify_whose_answer_was_lost_is_true_although_a_worker_was_faster(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    faulty = FaultyStore(store)
+    async with harness.open() as second:
+        one = saga(faulty, story.step(fails(times=1)), retry_policy=retry(5))
+        other = saga(second, story.step(), retry_policy=retry(5))
+        saga_id = await one.start()
+        token = (await one.see(saga_id)).step_execution_token
+        assert token is not None
+        sent = faulty.calls_of("commit")
+        faulty.fail("commit", sent + 1, Fault.AFTER)
+        faulty.between("commit", sent + 2, lambda: _driven_by(other))
+        taken = await one.orchestrator.notify(
+            saga_id=saga_id, token=token, event={"n": 1}, wait=False
+        )
+        after = await other.see(saga_id)
+    assert taken
+    assert (after.status, after.events) == (SagaStatus.COMPLETED, ({"n": 1},))
+
+
+async def _driven_by(other: saga) -> None:
+    assert await other.orchestrator.run_due() == 1
+
+
+async def test_retry_whose_answer_was_lost_is_not_asked_for_twice(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    faulty = FaultyStore(store)
+    async with harness.open() as second:
+        one = saga(faulty, story.step(fails()), retry_policy=retry(5))
+        other = saga(second, story.step(fails()), retry_policy=retry(5))
+        saga_id = await one.start()
+        sent = faulty.calls_of("commit")
+        faulty.fail("commit", sent + 1, Fault.AFTER)
+        faulty.between("commit", sent + 2, lambda: _driven_by(other))
+        await one.admin.retry_step(saga_id, wait=False)
+        after = await other.see(saga_id)
+    kinds = [entry.kind for entry in after.step_history]
+    assert kinds == ["retrying", "retry_requested", "retrying"]
+
+
+async def test_lost_claim_is_trusted_no_longer_than_its_lease_lasts(store: SagaStore) -> None:
+    story = Story()
+    ended: list[float] = []
+    claimed: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def note(_: Number, ctx: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(loop.time())
+
+    async def late() -> None:
+        await asyncio.sleep(0.25)
+
+    async def first() -> None:
+        claimed.append(loop.time())
+
+    faulty = FaultyStore(store)
+    faulty.between("claim_due", 1, first)
+    faulty.fail("claim_due", 1, Fault.AFTER)
+    faulty.between("claim_due", 2, late)
+    faulty.fail("claim_due", 2, Fault.BEFORE)
+    faulty.fail_always("renew", Fault.BLACKHOLE)
+    one = saga(faulty, story.step(note), lease=LEASE)
+    await one.start(wait=False)
+    assert await one.orchestrator.run_due(limit=1) == 1
+    assert 0.3 < ended[0] - claimed[0] < 0.6
+
+
+# --- a command, and what it finds ----------------------------------------------------------------
+
+
+async def test_rollback_asked_for_while_a_step_fails_is_driven_under_a_lease(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    """The failed step's commit has given the saga back when the command is read."""
+    story = Story()
+    fail, undo = asyncio.Event(), asyncio.Event()
+
+    async def failing(_: Number, ctx: Any) -> None:
+        await fail.wait()
+        raise ValueError("no")
+
+    async def undoing(_: Number, ctx: Any) -> None:
+        await undo.wait()
+
+    def steps() -> Any:
+        return story.step(undo=undoing), story.step(failing)
+
+    async with harness.open() as second:
+        one = saga(store, *steps(), retry_policy=retry(3))
+        other = saga(second, *steps(), retry_policy=retry(3))
+        chosen = uuid4()
+        task = asyncio.create_task(one.start(saga_id=chosen))
+        await waits(lambda: len(story.log) == 2)
+        await other.admin.compensate_step(chosen, wait=False)
+        fail.set()
+        await waits(lambda: len(story.log) == 3)
+        beside = asyncio.create_task(other.orchestrator.run_due())
+        await asyncio.sleep(0.03)
+        undo.set()
+        assert await beside == 0
+        await task
+        after = await one.see(chosen)
+    assert after.status is SagaStatus.COMPENSATED
+    assert story.log == ["do step_0", "do step_1", "undo step_0 1->2"]
+
+
+# --- a cancellation between the claim and the step -----------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["claim_due", "inbox"])
+@pytest.mark.parametrize("driver", ["worker", "run_due"])
+async def test_cancelled_driver_gives_back_what_it_has_just_claimed(
+    store: SagaStore, driver: str, call: str
+) -> None:
+    story = Story()
+    faulty = FaultyStore(store)
+    one = saga(faulty, story.step(fails(times=1)), retry_policy=retry(5))
+    saga_id = await one.start()
+    token = (await one.see(saga_id)).step_execution_token
+    assert token is not None
+    # The event makes the driver read the inbox before it begins.
+    assert await one.orchestrator.notify(saga_id=saga_id, token=token, wait=False)
+    before = await store.load(saga_id)
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def cancel() -> None:
+        tasks[0].cancel()
+        if call == "inbox":
+            await asyncio.Event().wait()
+
+    faulty.between(call, faulty.calls_of(call) + 1, cancel)
+    run = SagaWorker(one.orchestrator).run() if driver == "worker" else one.orchestrator.run_due()
+    tasks.append(asyncio.create_task(run))
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    record = await store.load(saga_id)
+    assert record.version == before.version + 1
+    assert (record.worker, record.reclaims) == (None, 0)
+    assert await one.orchestrator.run_due() == 1
+
+
+@pytest.mark.parametrize("ordinal", [1, 2])
+async def test_cancelled_intervention_gives_the_saga_back(store: SagaStore, ordinal: int) -> None:
+    story = Story()
+    faulty = FaultyStore(store)
+    one = saga(faulty, story.step(fails(times=1)), retry_policy=retry(5))
+    saga_id = await one.start()
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def cancel() -> None:
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+
+    faulty.between("commit", faulty.calls_of("commit") + ordinal, cancel)
+    tasks.append(asyncio.create_task(one.admin.retry_step(saga_id)))
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    record = await store.load(saga_id)
+    assert record.worker is None
+    await one.orchestrator.run_due()
+    assert "retry_requested" in [entry.kind for entry in (await one.see(saga_id)).step_history]
+
+
+async def test_backlog_is_due_again_at_once_after_a_cancelled_batch(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    one = saga(store, story.step(hang))
+    for _ in range(4):
+        await one.start(wait=False)
+    task = asyncio.create_task(one.orchestrator.run_due())
+    await waits(lambda: len(story.log) == 4)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await store.count(Query(overdue_by=timedelta(0))) == 4
+
+
+# --- what cannot be read -------------------------------------------------------------------------
+
+
+async def unreadable(store: SagaStore, one: saga) -> UUID:
+    """Return a saga whose data somebody has spoilt in the store."""
+    from dataclasses import replace
+
+    saga_id = await one.start(wait=False, aggregation_id="a")
+    export = await store.export(saga_id)
+    state = replace(export.record.state, active=True)
+    await one.admin.abort(saga_id)
+    spoilt = uuid4()
+    record = replace(export.record, saga_id=spoilt, data='{"n": ', state=state)
+    await store.restore(replace(export, record=record))
+    return spoilt
+
+
+async def test_saga_that_cannot_be_read_is_stuck_and_hurts_nobody_else(store: SagaStore) -> None:
+    one = saga(store, Story().step())
+    spoilt = await unreadable(store, one)
+    good = await one.start(wait=False)
+    await one.orchestrator.run_due()
+    assert (await one.see(good)).status is SagaStatus.COMPLETED
+    record = await store.load(spoilt)
+    assert record.state.status is SagaStatus.STUCK
+    assert "initial_data in the store is not JSON" in (record.state.last_error or "")
+
+
+async def test_retry_of_a_saga_that_cannot_be_read_changes_nothing_and_abort_ends_it(
+    store: SagaStore,
+) -> None:
+    one = saga(store, Story().step())
+    spoilt = await unreadable(store, one)
+    await one.orchestrator.run_due()
+    before = await store.export(spoilt)
+    with pytest.raises(SagaStateError, match=f"(?s){spoilt}.*initial_data in the store is not"):
+        await one.admin.retry_step(spoilt)
+    after = await store.export(spoilt)
+    assert (after.history, after.record.version) == (before.history, before.record.version)
+    await one.admin.abort(spoilt)
+    assert (await store.load(spoilt)).state.status is SagaStatus.FAILED
+    assert await one.start(aggregation_id="a")
+
+
+async def test_refused_command_is_told_in_the_history(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    go = asyncio.Event()
+
+    async def hold(_: Number, ctx: Any) -> None:
+        await go.wait()
+
+    async with harness.open() as second:
+        one, other = (saga(each, story.step(hold)) for each in (store, second))
+        chosen = uuid4()
+        task = asyncio.create_task(one.start(saga_id=chosen))
+        await waits(lambda: bool(story.log))
+        await other.admin.compensate_step(chosen, wait=False)
+        go.set()
+        await task
+        after = await one.see(chosen)
+    assert after.status is SagaStatus.COMPLETED
+    last = after.step_history[-1]
+    assert last.kind == "command_ignored"
+    assert "COMPLETED" in (last.reason or "")
