@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from saga_core.annotations import fits, hints_of, members, name_of
 from saga_core.codec import PayloadCodec
 from saga_core.definition import InputContext, SagaDefinition, StepRef, StepSpec
 from saga_core.errors import SagaDefinitionError
@@ -64,7 +65,12 @@ class SagaBuilder:
         where = f"step '{step_id}' ({type(step).__name__})"
         signature = type(step).__saga_signature__
         if signature is None:
-            raise SagaDefinitionError(f"{where}: its class has no execute method")
+            raise SagaDefinitionError(
+                f"{where}: its types are still open; give them in a subclass, like "
+                f"`class My{type(step).__name__}({type(step).__name__}[Input, Output])`"
+                if hasattr(step, "execute")
+                else f"{where}: its class has no execute method"
+            )
         references = self._checked_references(depends_on, where)
         spec = StepSpec(
             step_id=step_id,
@@ -87,7 +93,7 @@ class SagaBuilder:
         arguments = [reference.output_type for reference in references] or [InputContext]
         _check_map(input_map, arguments, signature.input_type, where)
         self._steps[step_id] = spec
-        return StepRef(step_id, signature.output_type, self)
+        return StepRef(step_id, signature.output_type, self, spec.output)
 
     def build(self) -> SagaDefinition:
         """Return the saga, which later changes of the builder do not touch.
@@ -130,6 +136,10 @@ class SagaBuilder:
             if reference.builder is not self:
                 raise SagaDefinitionError(
                     f"{where}: depends_on refers to step '{reference.step_id}' of another builder"
+                )
+            if reference.step_id not in self._steps:
+                raise SagaDefinitionError(
+                    f"{where}: depends_on refers to step '{reference.step_id}', which was not added"
                 )
         return tuple(references)
 
@@ -179,23 +189,29 @@ def _check_map(
     except TypeError as error:
         raise SagaDefinitionError(
             f"{where}: input_map is called with {len(arguments)} argument(s) "
-            f"({', '.join(_name(argument) for argument in arguments)}), which does not fit: {error}"
+            f"({', '.join(map(name_of, arguments))}), which does not fit: {error}"
         ) from None
     except ValueError:  # a builtin without a signature
         return
     hints = _hints(function)
-    for parameter, wanted in zip(parameters, arguments, strict=False):
-        found = hints.get(parameter.name, Any)
-        if not _accepts(found, wanted):
+    for parameter, given in zip(parameters, arguments, strict=False):
+        taken = hints.get(parameter.name, Any)
+        if not fits(given, taken):
             raise SagaDefinitionError(
-                f"{where}: input_map takes '{parameter.name}: {_name(found)}', but it will get "
-                f"{_name(wanted)}"
+                f"{where}: input_map takes '{parameter.name}: {name_of(taken)}', but it will get "
+                f"{name_of(given)}"
             )
-    found = hints.get("return", Any)
-    if not _fits(found, result):
+    returned = hints.get("return", Any)
+    if not all(_is_mapping(one) or fits(one, result) for one in members(returned)):
         raise SagaDefinitionError(
-            f"{where}: input_map returns {_name(found)}, but the step needs {_name(result)}"
+            f"{where}: input_map returns {name_of(returned)}, but the step needs {name_of(result)}"
         )
+
+
+def _is_mapping(kind: Any) -> bool:
+    """Tell whether it is a mapping, which is validated into the step's type when it is there."""
+    origin = typing.get_origin(kind) or kind
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _underlying(function: Any) -> Any:
@@ -208,38 +224,8 @@ def _underlying(function: Any) -> Any:
 
 def _hints(function: Any) -> dict[str, Any]:
     if isinstance(function, type):
-        return {}
+        return {"return": function}
     try:
-        return typing.get_type_hints(function)
+        return hints_of(function)
     except Exception:
         return {}  # types known to a type checker only
-
-
-def _accepts(annotation: Any, given: Any) -> bool:
-    """Whether a parameter annotated like this takes a value of the given type."""
-    if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
-        return True
-    if annotation == given or typing.get_origin(annotation) is given:
-        return True
-    options = typing.get_args(annotation)
-    if given in options or (Any in options and typing.get_origin(annotation) is typing.Union):
-        return True
-    return _is_subclass(given, annotation)
-
-
-def _fits(annotation: Any, needed: Any) -> bool:
-    """Whether a value returned under this annotation can be the step's input."""
-    if annotation is Any or annotation == needed or isinstance(annotation, TypeVar):
-        return True
-    origin = typing.get_origin(annotation) or annotation
-    if _is_subclass(origin, Mapping):
-        return True  # validated into the step's type when it is there
-    return _is_subclass(annotation, needed)
-
-
-def _is_subclass(kind: Any, parent: Any) -> bool:
-    return isinstance(kind, type) and isinstance(parent, type) and issubclass(kind, parent)
-
-
-def _name(kind: Any) -> str:
-    return kind.__qualname__ if isinstance(kind, type) else str(kind)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from pydantic import PydanticUserError, TypeAdapter
+from pydantic import PydanticUserError
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import PydanticJsonSchemaWarning
 
-from saga_core.codec import PayloadCodec, decode_json
+from saga_core.codec import PayloadCodec, decode_json, encode_json
 from saga_core.errors import SagaDefinitionError, SagaStateError
 from saga_core.retry import RetryPolicy
 from saga_core.step import BaseStep, StepSignature
@@ -24,6 +27,8 @@ Out = TypeVar("Out")
 
 MAX_FINGERPRINT = 1000
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
 
 @dataclass(frozen=True)
 class StepRef(Generic[Out]):
@@ -33,6 +38,14 @@ class StepRef(Generic[Out]):
     output_type: type[Out]
     builder: object = field(default=None, repr=False, compare=False)
     """Which builder made it; a reference works with that one only."""
+    codec: PayloadCodec | None = field(default=None, repr=False, compare=False)
+
+    def read(self, text: str) -> Out:
+        """Return the output that a stored text holds, as its type. Raises `PayloadError`."""
+        what = f"output of step '{self.step_id}'"
+        codec = self.codec or PayloadCodec(self.output_type, what=what)
+        value: Out = codec.decode(text, what=what)
+        return value
 
 
 class OutputTexts(Mapping[str, Any]):
@@ -81,16 +94,22 @@ class InputContext:
         }
 
     def output_of(self, ref: StepRef[Out]) -> Out:
-        """Return a step's output as its type. Raises `SagaStateError` if there is none yet."""
+        """Return a step's output as its type.
+
+        Raises `SagaStateError` if there is none yet, `PayloadError` if it no longer is of it.
+        """
+        outputs = self.step_outputs
         try:
-            value = self.step_outputs[ref.step_id]
+            if isinstance(outputs, OutputTexts):
+                text = outputs.text(ref.step_id)
+            else:
+                text = encode_json(outputs[ref.step_id], what=f"output of step '{ref.step_id}'")
         except KeyError:
             raise SagaStateError(
                 f"step '{ref.step_id}' has no output yet; done so far: "
                 f"{', '.join(self.step_outputs) or 'nothing'}"
             ) from None
-        adapter: TypeAdapter[Out] = TypeAdapter(ref.output_type)
-        return adapter.validate_python(value, by_alias=False, by_name=True)
+        return ref.read(text)
 
 
 @dataclass(frozen=True)
@@ -179,10 +198,13 @@ def _schema_hash(spec: StepSpec) -> str:
 
 def _schema(codec: PayloadCodec) -> Any:
     try:
-        schema = codec.adapter.json_schema(by_alias=False, mode="validation")
+        with warnings.catch_warnings():
+            # A default that is not JSON is left out, and nobody need hear of it.
+            warnings.simplefilter("ignore", PydanticJsonSchemaWarning)
+            schema = codec.adapter.json_schema(by_alias=False, mode="validation")
     except (PydanticInvalidForJsonSchema, PydanticUserError):
-        kind = codec.kind
-        return getattr(kind, "__qualname__", str(kind))
+        name: str = getattr(codec.kind, "__qualname__", None) or str(codec.kind)
+        return _ADDRESS.sub("", name)
     return _without_words(schema)
 
 
