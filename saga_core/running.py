@@ -37,13 +37,17 @@ async def run_due(engine: SagaEngine, *, limit: int) -> int:
             for record in _suspects_last(claims.records)
         ]
         try:
-            results = await asyncio.gather(*drivers)
+            await asyncio.wait(drivers)
         except asyncio.CancelledError:
-            await asyncio.wait(drivers)  # each gives its saga back
+            # Each has begun by now; a task that is cancelled before would give nothing back.
+            for driver in drivers:
+                driver.cancel()
+            await asyncio.wait(drivers)
             raise
-        if not any(results):
+        moved = sum(driver.result() for driver in drivers)
+        if not moved:
             break  # all are suspects, and one is being driven by somebody else here
-        driven += sum(results)
+        driven += moved
     return driven
 
 
