@@ -141,7 +141,7 @@ def fits(given: Any, wanted: Any) -> bool:
 def _class_fits(given: Any, wanted: Any) -> bool:
     if not isinstance(given, type) or not isinstance(wanted, type):
         return True
-    if typing.is_typeddict(wanted):
+    if hasattr(wanted, "__required_keys__"):  # a TypedDict, of whichever module
         return issubclass(given, Mapping)
     if wanted is float and given is int:
         return True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any, Generic, Literal, NewType, Self, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
 from saga_core import (
     BaseStep,
@@ -18,6 +20,8 @@ from saga_core import (
     SagaDefinitionError,
     StepRef,
 )
+
+T = TypeVar("T")
 
 
 class A(BaseModel):
@@ -76,7 +80,7 @@ def added(**options: Any) -> None:
     values = {"step": Step(), "input_map": from_context, "step_id": "charge"}
     if options.pop("dependent", False):
         values["depends_on"] = first
-    builder.add_step(**{**values, **options})  # type: ignore[arg-type]
+    builder.add_step(**{**values, **options})
     builder.build()
 
 
@@ -209,3 +213,122 @@ def test_mapping_annotation_passes() -> None:
         return {"n": 1}
 
     added(input_map=to_abstract)
+
+
+def step_of(taken: Any, made: Any) -> BaseStep[Any, Any]:
+    async def execute(self: Any, inp: Any) -> Any:
+        return inp
+
+    execute.__annotations__ = {"inp": taken, "return": made}
+    step: BaseStep[Any, Any] = type("Made", (BaseStep,), {"execute": execute})()
+    return step
+
+
+def map_of(taken: Any, made: Any) -> Any:
+    def input_map(it: Any) -> Any:
+        return it
+
+    input_map.__annotations__ = {"it": taken, "return": made}
+    return input_map
+
+
+class Small(TypedDict):
+    n: int
+
+
+class Large(Small):
+    m: int
+
+
+Count = NewType("Count", int)
+
+RETURNS: list[tuple[Any, Any, bool]] = [
+    (A, Any, True),
+    (A, A | None, True),
+    (None, A | None, True),
+    (A | None, A, False),
+    (A | dict[str, int], A, True),
+    (A | str, A, False),
+    (A, Annotated[A, "noted"], True),
+    (Annotated[A, "noted"], A, True),
+    (Self, A, True),
+    (list[A], list[A], True),
+    (list, list[A], True),
+    (list[B], list[A], False),
+    (A, list[A], False),
+    (list[int], Sequence[int], True),
+    (int, float, True),
+    (float, int, False),
+    (str, Literal["a", "b"], True),
+    (int, Literal["a", "b"], False),
+    (Count, int, True),
+    (str, Count, False),
+    (Large, Small, True),
+    (A, Small, False),
+]
+
+
+@pytest.mark.parametrize(("returned", "needed", "good"), RETURNS)
+def test_what_a_map_returns_must_fit_the_step(returned: Any, needed: Any, good: bool) -> None:
+    builder = SagaBuilder()
+    with nullcontext() if good else pytest.raises(SagaDefinitionError, match="returns"):
+        builder.add_step(step=step_of(needed, B), input_map=map_of(InputContext, returned))
+
+
+TAKES: list[tuple[Any, Any, bool]] = [
+    (B, B | None, True),
+    (B | None, B, False),
+    (dict[str, Any], Mapping[str, Any], True),
+    (list[A], list, True),
+    (list[A], list[B], False),
+    (None, None, True),
+    (Annotated[B, "noted"], B, True),
+    (float, str, False),
+    (Small, Small, True),
+    (Small, A, False),
+]
+
+
+@pytest.mark.parametrize(("made", "taken", "good"), TAKES)
+def test_what_a_map_takes_must_fit_the_output(made: Any, taken: Any, good: bool) -> None:
+    builder = SagaBuilder()
+    first = builder.add_step(step=step_of(A, made), input_map=from_context)
+    with nullcontext() if good else pytest.raises(SagaDefinitionError, match="it will get"):
+        builder.add_step(step=step_of(A, B), input_map=map_of(taken, A), depends_on=first)
+
+
+def test_map_is_held_to_types_made_inside_a_function() -> None:
+    class Local(BaseModel):
+        n: int
+
+    def to_local(ctx: InputContext) -> Local:
+        return Local(n=1)
+
+    with pytest.raises(SagaDefinitionError, match="Local, but the step needs A"):
+        added(input_map=to_local)
+
+
+def test_step_of_open_types_is_refused_with_the_way_out() -> None:
+    class Echo(BaseStep[T, T], Generic[T]):
+        async def execute(self, inp: T) -> T:
+            return inp
+
+    with pytest.raises(SagaDefinitionError, match=r"still open; .*Echo\[Input, Output\]"):
+        added(step=Echo[A]())
+
+
+def test_reference_to_a_step_that_was_not_added_is_refused() -> None:
+    builder = SagaBuilder()
+    with pytest.raises(SagaDefinitionError, match="'ghost', which was not added"):
+        builder.add_step(
+            step=Step(), input_map=from_output, depends_on=StepRef("ghost", B, builder)
+        )
+
+
+class Unfinished(BaseModel):
+    it: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_model_that_is_not_whole_is_refused_when_the_step_is_added() -> None:
+    with pytest.raises(SagaDefinitionError, match=r"charge.*Nowhere"):
+        added(step=step_of(Unfinished, B))

@@ -57,6 +57,23 @@ def test_exponential_delay_grows_up_to_its_cap() -> None:
     assert found == [SECOND, 2 * SECOND, 4 * SECOND, 5 * SECOND, 5 * SECOND]
 
 
+@given(base=delays, multiplier=st.floats(1, 1e9), failed=st.integers(1, 5000))
+def test_exponential_delay_without_jitter_never_shrinks(
+    base: timedelta, multiplier: float, failed: int
+) -> None:
+    policy = ExponentialRetry(max_attempts=9999, base_delay=base, multiplier=multiplier)
+    before = policy.delay_after(failed, jitter=0.5)
+    after = policy.delay_after(failed + 1, jitter=0.5)
+    assert before is not None
+    assert after is not None
+    assert before <= after
+
+
+def test_no_delay_stays_none_at_all_past_the_largest_float() -> None:
+    policy = ExponentialRetry(max_attempts=9999, base_delay=timedelta(0))
+    assert policy.delay_after(5000, jitter=0) == timedelta(0)
+
+
 def test_jitter_takes_a_share_of_the_delay() -> None:
     policy = ExponentialRetry(max_attempts=3, base_delay=10 * SECOND, jitter=0.2)
     assert policy.delay_after(1, jitter=0.0) == 10 * SECOND
@@ -82,6 +99,7 @@ def test_some_errors_are_not_retried() -> None:
     [
         lambda: FixedRetry(max_attempts=0, delay=SECOND),
         lambda: FixedRetry(max_attempts=2, delay=-SECOND),
+        lambda: FixedRetry(max_attempts=2, delay=timedelta.max),  # past the calendar of a store
         lambda: ExponentialRetry(max_attempts=2, base_delay=SECOND, multiplier=0.5),
         lambda: ExponentialRetry(max_attempts=2, base_delay=SECOND, jitter=2),
         lambda: ExponentialRetry(max_attempts=2, base_delay=SECOND, max_delay=SECOND / 2),

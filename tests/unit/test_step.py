@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 from pydantic import BaseModel
 
 from saga_core import BaseStep, StepContext, TypeValidationError
 from saga_core.step import CallShape
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class In(BaseModel):
@@ -73,6 +77,129 @@ def test_subclass_keeps_and_may_extend_what_it_inherits() -> None:
     assert More.__saga_signature__ is not None
     assert More.__saga_signature__.compensate is not None
     assert Same.__saga_signature__ is Base.__saga_signature__
+
+
+class Plain(BaseStep[In, Out]):
+    async def execute(self, inp: In) -> Out:
+        return Out(n=1)
+
+
+class Undo:
+    async def compensate(self, inp: In, out: Out) -> None:
+        return None
+
+
+def test_compensate_from_a_mixin_counts() -> None:
+    class Step(Undo, Plain):
+        pass
+
+    assert Step.__saga_signature__ is not None
+    assert Step.__saga_signature__.compensate == CallShape(takes_context=False, is_async=True)
+    assert Plain.__saga_signature__ is not None
+    assert Plain.__saga_signature__.compensate is None
+
+
+class Echo(BaseStep[T, T], Generic[T]):
+    async def execute(self, inp: T) -> T:
+        return inp
+
+
+def test_type_variables_are_filled_by_the_subclass() -> None:
+    class Step(Echo[In]):
+        pass
+
+    assert Echo.__saga_signature__ is None
+    assert Step.__saga_signature__ is not None
+    assert Step.__saga_signature__.input_type is In
+    assert Step.__saga_signature__.output_type is In
+
+
+def test_abstract_generic_steps_between_hold_the_subclass_to_its_types() -> None:
+    class Between(BaseStep[T, U], Generic[U, T]):
+        pass
+
+    with pytest.raises(TypeValidationError, match=r"output type Out, but the class says .* In"):
+
+        class Step(Between[In, In]):
+            async def execute(self, inp: In) -> Out:
+                raise AssertionError
+
+
+def test_parameters_in_quotes_are_read() -> None:
+    class Step(BaseStep["In", "Out"]):
+        async def execute(self, inp: In) -> Out:
+            return Out(n=1)
+
+    assert Step.__saga_signature__ is not None
+    with pytest.raises(TypeValidationError, match="make them the same"):
+
+        class Wrong(BaseStep["In", "In"]):
+            async def execute(self, inp: In) -> Out:
+                raise AssertionError
+
+
+def test_local_models_are_found_again_when_their_function_has_returned() -> None:
+    def made() -> tuple[type[BaseStep[Any, Any]], type[BaseModel]]:
+        class Local(BaseModel):
+            n: int
+
+        class Step(BaseStep[Local, Local]):
+            async def execute(self, inp: Local) -> Local:
+                return inp
+
+        return Step, Local
+
+    base, model = made()
+
+    class More(base):  # type: ignore[misc, valid-type]
+        async def compensate(self, inp: model, out: model) -> None:  # type: ignore[valid-type]
+            return None
+
+    assert More.__saga_signature__ is not None
+    assert More.__saga_signature__.input_type is model
+
+
+def test_local_models_are_found_through_a_base_with_its_own_hook() -> None:
+    class Hooked(BaseStep[T, U]):
+        def __init_subclass__(cls, **options: Any) -> None:
+            super().__init_subclass__(**options)
+
+    class Local(BaseModel):
+        n: int
+
+    class Step(Hooked[Local, Local]):
+        async def execute(self, inp: Local) -> Local:
+            return inp
+
+    assert Step.__saga_signature__ is not None
+    assert Step.__saga_signature__.input_type is Local
+
+
+def traced(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+def test_coroutine_function_behind_a_plain_wrapper_is_awaited() -> None:
+    class Step(BaseStep[In, Out]):
+        @traced
+        async def execute(self, inp: In) -> Out:
+            return Out(n=1)
+
+    assert Step.__saga_signature__ is not None
+    assert Step.__saga_signature__.execute.is_async
+
+
+def test_context_may_be_declared_optional() -> None:
+    class Step(BaseStep[In, Out]):
+        def execute(self, inp: In, ctx: StepContext | None = None) -> Out:
+            return Out(n=1)
+
+    assert Step.__saga_signature__ is not None
+    assert Step.__saga_signature__.execute == CallShape(takes_context=True, is_async=False)
 
 
 async def _unannotated(self: Any, inp):  # type: ignore[no-untyped-def]
@@ -155,8 +282,9 @@ def test_parameters_of_the_base_must_agree_with_the_annotations() -> None:
 
 
 USER_CODE = """
+from typing import assert_type
 from pydantic import BaseModel
-from saga_core import BaseStep, StepContext, SagaBuilder
+from saga_core import BaseStep, StepContext, StepRef, SagaBuilder
 
 class A(BaseModel):
     n: int
@@ -172,8 +300,16 @@ class Two(BaseStep[A, A]):
     async def compensate(self, inp: A, out: A) -> None:
         return None
 
+class Three(BaseStep[A, A]):
+    async def execute(self, inp: A) -> A:
+        return inp
+
+    def compensate(self, inp: A, out: A, ctx: StepContext) -> None:
+        return None
+
 builder = SagaBuilder()
 ref = builder.add_step(step=One(), input_map=lambda ctx: A(n=1))
+assert_type(ref, StepRef[A])
 builder.add_step(step=Two(), input_map=lambda out: A(n=out.n), depends_on=ref)
 """
 
