@@ -451,6 +451,7 @@ class SagaEngine:
                 await self._put_back(record, patient=patient)
                 return False
             self._suspect = record.saga_id
+        since -= self._lease_used(record)
         try:
             live = await self.bring_up(record)
             if live is None:
@@ -472,6 +473,16 @@ class SagaEngine:
         finally:
             self._acquit(record.saga_id)
         return True
+
+    def _lease_used(self, record: SagaRecord) -> float:
+        """Return for how many seconds its lease had run when the claim was answered.
+
+        A repeated claim is answered with the leases of the first, an outage may lie between.
+        """
+        if record.due_at is None:
+            return 0.0
+        used = self.execution_lease - (record.due_at - record.now)
+        return max(used.total_seconds(), 0.0)
 
     async def _on_trial(self, live: LiveSaga) -> bool:
         """Record that a suspect is driven apart; False if its crashes have convicted it."""

@@ -57,12 +57,10 @@ def _suspects_last(records: tuple[SagaRecord, ...]) -> list[SagaRecord]:
 
 async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Claims, float]:
     claim_id = uuid4()
-    asked = asyncio.get_running_loop().time()
     attempt = 1
     while True:
         try:
-            claims, _ = await engine.claim(claim_id=claim_id, limit=limit, favour=favour)
-            return claims, asked  # the lease may count from the first time of asking
+            return await engine.claim(claim_id=claim_id, limit=limit, favour=favour)
         except SagaError as error:
             if attempt == CLAIM_TRIES:
                 raise

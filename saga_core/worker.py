@@ -83,7 +83,6 @@ class SagaWorker:
         self._favour = Direction.ROLLBACK
         self._pause = FIRST_POLL
         self._claim_id: UUID | None = None
-        self._asked = 0.0
         self._warned: set[tuple[str, str]] = set()
 
     async def __aenter__(self) -> Self:
@@ -184,11 +183,9 @@ class SagaWorker:
         if not self._engine.registry.claimable:
             return None
         # The same id until there is an answer, so that no lease is held by nobody.
-        if self._claim_id is None:
-            self._claim_id = uuid4()
-            self._asked = asyncio.get_running_loop().time()
+        self._claim_id = self._claim_id or uuid4()
         try:
-            claims, _ = await self._engine.claim(
+            found = await self._engine.claim(
                 claim_id=self._claim_id, limit=free, favour=self._favour
             )
         except SagaError as error:
@@ -196,7 +193,7 @@ class SagaWorker:
             return None
         self._claim_id = None
         self._favour = Direction(1 - self._favour)
-        return claims, self._asked  # the lease may count from the first time of asking
+        return found
 
     # --- driving --------------------------------------------------------------------------------
 
