@@ -103,7 +103,7 @@ class LeaseKeeper:
                     self._worker, [Held(live.saga_id, live.fence) for live in asked], self._lease
                 )
         except (SagaError, TimeoutError) as error:
-            logger.warning("leases could not be renewed: %s", error or "no answer in time")
+            logger.warning("leases could not be renewed: %s", str(error) or "no answer in time")
         except Exception:
             logger.exception("leases could not be renewed")
         finally:
