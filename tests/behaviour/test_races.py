@@ -179,6 +179,32 @@ async def test_lost_claim_is_trusted_no_longer_than_its_lease_lasts(store: SagaS
     assert 0.3 < ended[0] - claimed[0] < 0.6
 
 
+async def test_first_claim_after_an_outage_longer_than_a_lease_is_trusted(
+    store: SagaStore,
+) -> None:
+    """No lease was given while nobody could be reached, so none has run out."""
+    story = Story()
+
+    async def long(_: Number, ctx: Any) -> None:
+        await asyncio.sleep(0.3)
+
+    async def slow() -> None:
+        await asyncio.sleep(0.02)
+
+    faulty = FaultyStore(store)
+    faulty.fail_always("claim_due", Fault.BEFORE)
+    for ordinal in range(1, 10):
+        faulty.between("renew", ordinal, slow)
+    one = saga(faulty, story.step(long), lease=LEASE)
+    saga_id = await one.start(wait=False)
+    async with SagaWorker(one.orchestrator, poll_interval=timedelta(milliseconds=50)):
+        await asyncio.sleep(LEASE.total_seconds() * 1.2)
+        faulty.heal()
+        await one.orchestrator.wait(saga_id, 10)
+    assert story.log == ["do step_0"]
+    assert (await store.load(saga_id)).fence == 1
+
+
 # --- a command, and what it finds ----------------------------------------------------------------
 
 
