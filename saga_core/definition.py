@@ -220,6 +220,17 @@ def _without_words(schema: Any) -> Any:
             continue
         if key in ("properties", "$defs") and isinstance(value, dict):
             kept[key] = {name: _without_words(item) for name, item in value.items()}
+        elif key == "default":
+            kept[key] = _without_order(value)
         else:
             kept[key] = _without_words(value)
     return kept
+
+
+def _without_order(value: Any) -> Any:
+    """Sort a default's lists: one may have been a set, which each process orders its own way."""
+    if isinstance(value, dict):
+        return {key: _without_order(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return sorted(map(_without_order, value), key=lambda item: json.dumps(item, sort_keys=True))
+    return value
