@@ -34,7 +34,7 @@ from saga_core.decide import (
     decide,
 )
 from saga_core.records import SagaState
-from saga_core.status import Direction
+from saga_core.status import Direction, EntryKind
 from tests.behaviour.cast import Story, definition
 
 MOST_STEPS = 5
@@ -66,6 +66,7 @@ class Life:
     state: SagaState
     outputs: dict[str, Recorded] = field(default_factory=dict)
     undone: list[int] = field(default_factory=list)
+    told: list[EntryKind] = field(default_factory=list)
 
     def live_through(self, happened: Happened) -> None:
         before = self.state
@@ -73,6 +74,7 @@ class Life:
             self.outputs[before.step_id] = Recorded(before.step_input, happened.output)
         decision = decide(self.made, before, self.outputs, happened)
         self.check(before, happened, decision)
+        self.told = [entry.kind for entry in decision.history]
         self.state = decision.state
 
     def check(self, before: SagaState, happened: Happened, decision: Decision) -> None:
@@ -89,7 +91,7 @@ class Life:
             assert state.direction is Direction.FORWARD
         if state.status is SagaStatus.COMPENSATING:
             assert state.direction is Direction.ROLLBACK
-            assert state.step_id in self.outputs
+            assert self.outputs[state.step_id or ""].input is not None, "it was done"
             assert self.made.step(state.step_id or "").can_compensate
         if before.direction is Direction.ROLLBACK:
             assert state.direction is Direction.ROLLBACK, "nothing forward after the rollback"
@@ -163,8 +165,18 @@ def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) 
             last = before.step_index + 1 >= len(made.steps)
             if isinstance(request, SkipRequested) and last:
                 request = SkipRequested(request.by, "{}", uuid4(), None)
+            forward = before.direction is Direction.FORWARD
+            if isinstance(request, RetryRequested) and forward and before.step_input is None:
+                # Its map had failed, so it is computed again.
+                computed = data.draw(
+                    st.sampled_from([Mapped("{}"), Unmappable(Failure("E: map", "E", False))])
+                )
+                request = RetryRequested(request.by, uuid4(), computed)
             try:
                 life.live_through(request)
+                if before.status.is_terminal:
+                    assert before.status is SagaStatus.FAILED, "an end is final"
+                    assert EntryKind.REVIVED in life.told, "a revival is on record"
             except SagaStateError as refused:
                 life.outputs = kept
                 assert life.state == before
