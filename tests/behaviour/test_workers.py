@@ -1,0 +1,245 @@
+"""What a worker survives, and whom it convicts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from saga_core import Query, SagaBuilder, SagaOrchestrator, SagaStatus, SagaStore, SagaWorker
+from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
+from saga_testing.conformance import StoreHarness
+from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
+
+LEASE = timedelta(minutes=5)
+SOON = timedelta(milliseconds=20)
+
+
+async def hang(_: Number, ctx: Any) -> None:
+    await asyncio.Event().wait()
+
+
+# --- workers that die ----------------------------------------------------------------------------
+
+
+class Deaths:
+    """Workers that claim a saga and are never heard of again."""
+
+    def __init__(self, harness: StoreHarness, saga_id: UUID) -> None:
+        self._harness = harness
+        self._saga_id = saga_id
+        self._tasks: list[asyncio.Task[int]] = []
+
+    async def one(self, dying: saga, story: Story) -> bool:
+        """Let a worker begin the saga's step and die in it; False if it did not begin it."""
+        begun = len(story.log)
+        task = asyncio.create_task(dying.orchestrator.run_due())
+        self._tasks.append(task)
+        await waits(lambda: task.done() or len(story.log) > begun)
+        await self._harness.age(self._saga_id, LEASE)
+        return len(story.log) > begun
+
+    async def bury(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def test_step_that_kills_its_worker_each_time_is_stuck_and_retry_finishes_it(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    mended: list[bool] = []
+
+    async def kill(_: Number, ctx: Any) -> None:
+        if not mended:
+            await asyncio.Event().wait()
+
+    def worker() -> saga:
+        return saga(store, story.step(), story.step(kill), lease=LEASE)
+
+    saga_id = await worker().start(wait=False)
+    deaths = Deaths(harness, saga_id)
+    died = 0
+    while await deaths.one(worker(), story):
+        died += 1
+        assert died < 12
+    stuck = await worker().see(saga_id)
+    assert (stuck.status, stuck.error_code) == (SagaStatus.STUCK, "WorkerLost")
+    assert "worker lost 3 times in step 'step_1'" in (stuck.last_error or "")
+    kinds = Counter(entry.kind for entry in stuck.step_history)
+    assert kinds["suspected"] == 3
+    mended.append(True)
+    await worker().admin.retry_step(saga_id)
+    assert (await worker().see(saga_id)).status is SagaStatus.COMPLETED
+    await deaths.bury()
+    assert (await worker().see(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_deploys_and_cancellations_convict_nobody(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.step(hang))
+    saga_id = await one.start(wait=False)
+    for n in range(8):
+        task = asyncio.create_task(one.orchestrator.run_due())
+        await waits(lambda n=n: len(story.log) == n + 1)  # type: ignore[misc]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    record = await store.load(saga_id)
+    assert (record.state.status, record.reclaims) == (SagaStatus.RUNNING, 0)
+    assert (await one.see(saga_id)).step_history == ()
+
+
+async def test_aggregate_of_a_dead_worker_is_free_once_its_saga_has_ended(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    dying = saga(store, story.step(hang), lease=LEASE)
+    saga_id = await dying.start(wait=False, aggregation_id="a")
+    deaths = Deaths(harness, saga_id)
+    assert await deaths.one(dying, story)
+    healthy = saga(store, story.step())
+    assert await healthy.orchestrator.run_due() == 1
+    assert await healthy.start(aggregation_id="a") != saga_id
+    await deaths.bury()
+
+
+# --- stopping ------------------------------------------------------------------------------------
+
+
+async def test_step_longer_than_the_grace_is_cancelled_and_given_back(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.step(hang))
+    saga_id = await one.start(wait=False)
+    worker = SagaWorker(one.orchestrator, shutdown_grace=SOON)
+    task = asyncio.create_task(worker.run())
+    await waits(lambda: bool(story.log))
+    worker.stop()
+    await asyncio.wait_for(task, 5)
+    record = await store.load(saga_id)
+    assert (record.worker, record.reclaims, record.state.attempt) == (None, 0, 0)
+    assert await store.count(Query(overdue_by=timedelta(0))) == 1
+
+
+async def test_block_that_raises_still_stops_its_worker(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.step(hang))
+    saga_id = await one.start(wait=False)
+
+    async def block() -> None:
+        async with SagaWorker(one.orchestrator, shutdown_grace=SOON):
+            await waits(lambda: bool(story.log))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await block()
+    assert (await store.load(saga_id)).worker is None
+
+
+async def test_sigterm_stops_a_worker_that_handles_signals() -> None:
+    worker = SagaWorker(saga(MemoryStore(), Story().step()).orchestrator)
+    task = asyncio.create_task(worker.run(handle_signals=True))
+    await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(task, 5)
+
+
+# --- trouble -------------------------------------------------------------------------------------
+
+
+async def test_worker_drives_the_rest_of_a_batch_in_which_one_saga_is_broken(
+    store: SagaStore,
+) -> None:
+    builder = SagaBuilder()
+    first = builder.add_step(step=Story().step(), input_map=lambda ctx: Number(n=1))
+    builder.add_step(step=Story().step(), input_map=lambda out: Number(n=1 // 0), depends_on=first)
+    one = saga(store, made=builder.build())
+    one.orchestrator.register("good", definition(Story().step()))
+    names = ("good", "story", "good", "story", "good")
+    ids = [await one.start(saga_name=name, wait=False) for name in names]
+    async with SagaWorker(one.orchestrator, concurrency=5):
+        ended = [await one.orchestrator.wait(saga_id, 10) for saga_id in ids]
+    good, bad = SagaStatus.COMPLETED, SagaStatus.COMPENSATED
+    assert [each.status for each in ended] == [good, bad, good, bad, good]
+
+
+async def test_worker_outlives_a_store_that_is_gone_in_the_middle_of_sagas(
+    store: SagaStore, harness: StoreHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives up the sagas it holds, and takes them again when their leases have ended."""
+    monkeypatch.setattr("saga_core.engine.PATIENCE", 0.1)
+    story = Story()
+    faulty = FaultyStore(store)
+    one = saga(faulty, story.step(), lease=LEASE)
+    ids = [await one.start(wait=False) for _ in range(3)]
+    for method in ("commit", "renew", "release"):
+        faulty.fail_always(method, Fault.BEFORE)
+    async with SagaWorker(one.orchestrator, poll_interval=SOON) as worker:
+        await waits(lambda: len(story.log) == 3)
+        await waits(lambda: not worker._driving)
+        faulty.heal()
+        for saga_id in ids:
+            await harness.age(saga_id, LEASE)
+        for saga_id in ids:
+            assert (await one.orchestrator.wait(saga_id, 10)).status is SagaStatus.COMPLETED
+
+
+async def test_worker_warns_once_of_due_sagas_that_it_does_not_know(
+    store: SagaStore,
+    harness: StoreHarness,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr("saga_core.worker.UNREGISTERED_CHECK", 0.01)
+    foreign = SagaOrchestrator(store=store)
+    foreign.register("foreign", definition(Story().step()))
+    for _ in range(2):
+        saga_id = await foreign.start(saga_name="foreign", initial_data={"n": 1}, wait=False)
+        await harness.age(saga_id, HOUR)
+    faulty = FaultyStore(store)
+    async with SagaWorker(saga(faulty, Story().step()).orchestrator):
+        await waits(lambda: faulty.calls_of("find") >= 4)
+    assert caplog.text.count("'foreign'") == 1
+    assert await foreign.run_due() == 2
+
+
+async def test_idle_worker_asks_ever_more_slowly_and_looks_when_something_falls_due() -> None:
+    faulty = FaultyStore(MemoryStore())
+    one = saga(faulty, Story().step(fails(times=1)), retry_policy=retry(2, SOON * 10))
+    async with SagaWorker(one.orchestrator, poll_interval=timedelta(hours=1)):
+        await asyncio.sleep(0.3)
+        assert 2 <= faulty.calls_of("claim_due") <= 6
+        saga_id = await one.start()  # fails, and is due in a fifth of a second
+        assert (await one.orchestrator.wait(saga_id, 5)).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("by", [timedelta(days=1), timedelta(days=-1)], ids=["ahead", "back"])
+async def test_stores_clock_that_jumps_costs_time_but_never_correctness(by: timedelta) -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    story = Story()
+    go = asyncio.Event()
+
+    async def hold(_: Number, ctx: Any) -> None:
+        if len(story.log) == 1:
+            await go.wait()
+
+    one, other = (saga(store, story.step(hold), story.step()) for _ in range(2))
+    task = asyncio.create_task(one.start())
+    await waits(lambda: bool(story.log))
+    clock.jump(by)
+    taken = await other.orchestrator.run_due()
+    assert taken == (1 if by > timedelta(0) else 0)
+    go.set()
+    saga_id = await task
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.COMPLETED
+    assert [entry.step_id for entry in after.step_history] == ["step_0", "step_1"]
