@@ -9,26 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import socket
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
-from saga_core.call import Interrupt, Interrupted, StepTimeoutError
+from saga_core.call import Interrupt
 from saga_core.codec import PayloadLimits
 from saga_core.commands import Command
 from saga_core.decide import (
     WORKER_LOST,
     Aborted,
-    Compensated,
-    CompensationFailed,
     CompensationRequested,
     Decision,
     Happened,
-    StepDone,
-    StepFailed,
     Suspected,
     Undecodable,
     WorkerLost,
@@ -42,9 +36,10 @@ from saga_core.errors import (
     StaleVersionError,
 )
 from saga_core.failure import failure_of
-from saga_core.lease import TRUSTED, LeaseKeeper
+from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
+from saga_core.performing import StepRunner
 from saga_core.records import (
     DUE_NOW,
     Claims,
@@ -63,7 +58,7 @@ from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.writing import settle, to_the_end
 
-__all__ = ["LeaseLostError", "SagaEngine"]
+__all__ = ["SagaEngine", "is_suspect"]
 
 logger = logging.getLogger("saga_core")
 
@@ -77,19 +72,6 @@ SUSPECT_AFTER = 2
 def is_suspect(record: SagaRecord) -> bool:
     """Tell whether drivers were lost so often that the saga must be driven apart."""
     return record.reclaims >= SUSPECT_AFTER or record.state.error_code == WORKER_LOST
-
-
-class LeaseLostError(SagaError):
-    """Somebody else drives the saga now: nothing more is committed for it here."""
-
-    recorded = False
-    """Whether what was to be committed is on record all the same."""
-
-
-class TakenOverError(LeaseLostError):
-    """The commit was applied, and somebody else took the saga over before its answer came."""
-
-    recorded = True
 
 
 class SagaEngine:
@@ -110,6 +92,7 @@ class SagaEngine:
         self.worker = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}"
         """Who we are to the store: unique for each engine."""
         self._observers = observers
+        self._runner = StepRunner(limits, observers)
         self._keeper = LeaseKeeper(store, self.worker, execution_lease, self._signalled)
         self._suspect: UUID | None = None
         self._changed: dict[UUID, set[asyncio.Event]] = {}
@@ -168,7 +151,7 @@ class SagaEngine:
                 if cancelled or (leaving is not None and leaving()):
                     await self._give_back(live)
                     return
-                happened = await self._run_step(live)
+                happened = await self._runner.run(live)
                 if happened is not None:
                     await self.commit(live, self._decide(live, happened))
                     if proven is not None:
@@ -246,89 +229,6 @@ class SagaEngine:
 
     def _decide(self, live: LiveSaga, happened: Happened) -> Decision:
         return decide(live.definition, live.state, live.outputs, happened)
-
-    async def _run_step(self, live: LiveSaga) -> Happened | None:
-        """Do or undo the current step. None when a command broke it off."""
-        assert live.state.step_id is not None  # noqa: S101 - else it would not be driving
-        spec = live.definition.step(live.state.step_id)
-        forward = live.state.direction is Direction.FORWARD
-        try:
-            if forward:
-                return await self._execute(live)
-            return await self._compensate(live)
-        except Interrupted as interrupted:
-            if interrupted.reason is Interrupt.LEASE_LOST:
-                raise LeaseLostError(
-                    f"the lease of {live.position} was lost; the step was cancelled and what it "
-                    "did is not on record",
-                    saga_id=live.saga_id,
-                ) from None
-            return None
-        except Exception as error:
-            policy = spec.retry_policy if forward else spec.compensation_retry_policy
-            failure = failure_of(error, policy)
-            logger.info("%s failed: %s", live.position, failure.error)
-            jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-            if forward:
-                return StepFailed(failure, uuid4(), jitter)
-            return CompensationFailed(failure, jitter)
-
-    async def _execute(self, live: LiveSaga) -> Happened:
-        spec = live.definition.step(live.state.step_id or "")
-        text = live.state.step_input
-        what = f"step '{spec.step_id}'"
-        try:
-            inp = spec.input.decode(text or "null", what=f"input of {what}")
-        except PayloadError as error:
-            return Undecodable(failure_of(error))
-        shape = spec.signature.execute
-        out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
-        try:
-            output, value = spec.output.roundtrip(out, what=f"output of {what}", limits=self.limits)
-        except Exception as error:
-            return StepFailed(failure_of(error, unrecordable=True), uuid4(), 0.0)
-        live.assume(spec.step_id, output, value)
-        next_input = live.input_after(spec)
-        return StepDone(text, output, uuid4(), next_input)
-
-    async def _compensate(self, live: LiveSaga) -> Happened:
-        spec = live.definition.step(live.state.step_id or "")
-        recorded = live.outputs[spec.step_id]
-        what = f"step '{spec.step_id}'"
-        try:
-            inp = spec.input.decode(recorded.input or "null", what=f"input of {what}")
-            out = spec.output.decode(recorded.output, what=f"output of {what}")
-        except PayloadError as error:
-            return Undecodable(failure_of(error))
-        shape = spec.signature.compensate
-        assert shape is not None  # noqa: S101 - decide chose a step that can be undone
-        await self._call(live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout)
-        return Compensated(uuid4())
-
-    async def _call(
-        self,
-        live: LiveSaga,
-        function: Callable[..., Any],
-        shape: Any,
-        arguments: tuple[Any, ...],
-        limit: timedelta | None,
-    ) -> Any:
-        spec = live.definition.step(live.state.step_id or "")
-        timeout = None if limit is None else limit.total_seconds()
-        context = live.step_context(spec)
-        self._observers.step_begins(live)
-        try:
-            return await live.call.run(shape, function, arguments, context, timeout)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # The step was cancelled from within, not its driver.
-            raise StepCancelledError("the step was cancelled from within") from None
-        except StepTimeoutError as error:
-            raise StepTimeoutError(f"{live.position} {error}") from None
-        finally:
-            self._observers.step_ends(live)
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -586,7 +486,3 @@ class SagaEngine:
     def _announce(self, saga_id: UUID) -> None:
         for event in self._changed.get(saga_id, ()):
             event.set()
-
-
-class StepCancelledError(Exception):
-    """A step raised `CancelledError` although nobody had cancelled its driver."""

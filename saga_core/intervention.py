@@ -7,8 +7,9 @@ from collections.abc import Callable
 from uuid import UUID
 
 from saga_core.decide import Decision, Happened, decide
-from saga_core.engine import LeaseLostError, SagaEngine
+from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaStateError
+from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
 from saga_core.writing import to_the_end

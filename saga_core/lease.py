@@ -17,13 +17,26 @@ if TYPE_CHECKING:
     from saga_core.live import LiveSaga
     from saga_core.store import SagaStore
 
-__all__ = ["TRUSTED", "LeaseKeeper"]
+__all__ = ["TRUSTED", "LeaseKeeper", "LeaseLostError", "TakenOverError"]
 
 logger = logging.getLogger("saga_core")
 
 
 TRUSTED = 0.8
 """The share of a lease after which a holder that has heard nothing gives up by itself."""
+
+
+class LeaseLostError(SagaError):
+    """Somebody else drives the saga now: nothing more is committed for it here."""
+
+    recorded = False
+    """Whether what was to be committed is on record all the same."""
+
+
+class TakenOverError(LeaseLostError):
+    """The commit was applied, and somebody else took the saga over before its answer came."""
+
+    recorded = True
 
 
 class LeaseKeeper:

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
-from saga_core.codec import decode_json
+from saga_core.codec import decode_json, encode_json
 from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
 from saga_core.records import HistoryEntry, SagaRecord, StoredSignal
@@ -65,8 +65,7 @@ class SagaSnapshot(BaseModel):
                 f"have one: {', '.join(self.outputs) or 'none'}",
                 saga_id=self.saga_id,
             )
-        adapter: TypeAdapter[Out] = TypeAdapter(ref.output_type)
-        return adapter.validate_python(self.outputs[ref.step_id])
+        return ref.read(encode_json(self.outputs[ref.step_id], what=f"output of '{ref.step_id}'"))
 
     @classmethod
     def of(cls, record: SagaRecord) -> SagaSnapshot:

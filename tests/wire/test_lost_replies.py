@@ -94,7 +94,9 @@ async def test_claim_repeated_returns_what_it_had_taken(
         assert all(record.fence == 1 for record in again.records)
 
 
-@pytest.mark.parametrize("statement", [b"ON CONFLICT DO NOTHING", b"WITH moved"], ids=["create", "commit"])
+@pytest.mark.parametrize(
+    "statement", [b"ON CONFLICT DO NOTHING", b"WITH moved"], ids=["create", "commit"]
+)
 async def test_start_whose_reply_is_lost_runs_each_step_once(
     proxy: PostgresqlProxy, statement: bytes
 ) -> None:

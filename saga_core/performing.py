@@ -1,0 +1,129 @@
+"""Run the step a saga is at, and say what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from saga_core.call import Interrupt, Interrupted, StepTimeoutError
+from saga_core.codec import PayloadLimits
+from saga_core.decide import (
+    Compensated,
+    CompensationFailed,
+    Happened,
+    StepDone,
+    StepFailed,
+    Undecodable,
+)
+from saga_core.errors import PayloadError
+from saga_core.failure import failure_of
+from saga_core.lease import LeaseLostError
+from saga_core.live import LiveSaga
+from saga_core.observing import Observers
+from saga_core.status import Direction
+
+__all__ = ["StepCancelledError", "StepRunner"]
+
+logger = logging.getLogger("saga_core")
+
+
+class StepCancelledError(Exception):
+    """A step raised `CancelledError` although nobody had cancelled its driver."""
+
+
+class StepRunner:
+    """Does or undoes one step of a saga. Writes nothing."""
+
+    def __init__(self, limits: PayloadLimits, observers: Observers) -> None:
+        self._limits = limits
+        self._observers = observers
+
+    async def run(self, live: LiveSaga) -> Happened | None:
+        """Do or undo the current step. None when a command broke it off."""
+        assert live.state.step_id is not None  # noqa: S101 - else it would not be driving
+        spec = live.definition.step(live.state.step_id)
+        forward = live.state.direction is Direction.FORWARD
+        try:
+            if forward:
+                return await self._execute(live)
+            return await self._compensate(live)
+        except Interrupted as interrupted:
+            if interrupted.reason is Interrupt.LEASE_LOST:
+                raise LeaseLostError(
+                    f"the lease of {live.position} was lost; the step was cancelled and what it "
+                    "did is not on record",
+                    saga_id=live.saga_id,
+                ) from None
+            return None
+        except Exception as error:
+            policy = spec.retry_policy if forward else spec.compensation_retry_policy
+            failure = failure_of(error, policy)
+            logger.info("%s failed: %s", live.position, failure.error)
+            jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+            if forward:
+                return StepFailed(failure, uuid4(), jitter)
+            return CompensationFailed(failure, jitter)
+
+    async def _execute(self, live: LiveSaga) -> Happened:
+        spec = live.definition.step(live.state.step_id or "")
+        text = live.state.step_input
+        what = f"step '{spec.step_id}'"
+        try:
+            inp = spec.input.decode(text or "null", what=f"input of {what}")
+        except PayloadError as error:
+            return Undecodable(failure_of(error))
+        shape = spec.signature.execute
+        out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
+        try:
+            output, value = spec.output.roundtrip(
+                out, what=f"output of {what}", limits=self._limits
+            )
+        except Exception as error:
+            return StepFailed(failure_of(error, unrecordable=True), uuid4(), 0.0)
+        live.assume(spec.step_id, output, value)
+        next_input = live.input_after(spec)
+        return StepDone(text, output, uuid4(), next_input)
+
+    async def _compensate(self, live: LiveSaga) -> Happened:
+        spec = live.definition.step(live.state.step_id or "")
+        recorded = live.outputs[spec.step_id]
+        what = f"step '{spec.step_id}'"
+        try:
+            inp = spec.input.decode(recorded.input or "null", what=f"input of {what}")
+            out = spec.output.decode(recorded.output, what=f"output of {what}")
+        except PayloadError as error:
+            return Undecodable(failure_of(error))
+        shape = spec.signature.compensate
+        assert shape is not None  # noqa: S101 - decide chose a step that can be undone
+        await self._call(live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout)
+        return Compensated(uuid4())
+
+    async def _call(
+        self,
+        live: LiveSaga,
+        function: Callable[..., Any],
+        shape: Any,
+        arguments: tuple[Any, ...],
+        limit: timedelta | None,
+    ) -> Any:
+        spec = live.definition.step(live.state.step_id or "")
+        timeout = None if limit is None else limit.total_seconds()
+        context = live.step_context(spec)
+        self._observers.step_begins(live)
+        try:
+            return await live.call.run(shape, function, arguments, context, timeout)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The step was cancelled from within, not its driver.
+            raise StepCancelledError("the step was cancelled from within") from None
+        except StepTimeoutError as error:
+            raise StepTimeoutError(f"{live.position} {error}") from None
+        finally:
+            self._observers.step_ends(live)
