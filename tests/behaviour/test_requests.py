@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -266,7 +267,7 @@ async def test_request_for_an_id_that_is_no_uuid_is_an_error_of_ours(
         reason = "SqlSagaStore on SQLite asks any id for its hex: AttributeError comes through"
         request.applymarker(pytest.mark.xfail(raises=AttributeError, strict=True, reason=reason))
     one = saga(store, Story().step())
-    requests = [
+    requests: list[Callable[[], Awaitable[Any]]] = [
         lambda: one.orchestrator.get_snapshot(bad),
         lambda: one.orchestrator.notify(saga_id=bad, token=uuid4()),
         lambda: one.orchestrator.wait(bad, 1),
@@ -290,7 +291,7 @@ async def test_changed_definition_refuses_every_request_and_names_the_change(
     assert token is not None
     new = saga(store, Story().step())
     before = await unchanged(store, saga_id)
-    requests = [
+    requests: list[Callable[[], Awaitable[Any]]] = [
         lambda: new.admin.retry_step(saga_id),
         lambda: new.admin.skip_step(saga_id, {"n": 1}),
         lambda: new.admin.compensate_step(saga_id),

@@ -74,7 +74,7 @@ async def test_step_that_kills_its_worker_each_time_is_stuck_and_retry_finishes_
     stuck = await worker().see(saga_id)
     assert (stuck.status, stuck.error_code) == (SagaStatus.STUCK, "WorkerLost")
     assert "worker lost 3 times in step 'step_1'" in (stuck.last_error or "")
-    kinds = Counter(entry.kind for entry in stuck.step_history)
+    kinds = Counter(str(entry.kind) for entry in stuck.step_history)
     assert kinds["suspected"] == 3
     mended.append(True)
     await worker().admin.retry_step(saga_id)

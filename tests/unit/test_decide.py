@@ -20,6 +20,7 @@ from saga_core.decide import (
     Failure,
     Happened,
     Mapped,
+    NextInput,
     Operator,
     Recorded,
     RetryRequested,
@@ -38,6 +39,7 @@ from saga_core.status import Direction, EntryKind
 from tests.behaviour.cast import Story, definition
 
 MOST_STEPS = 5
+UNMAPPABLE = Unmappable(Failure("E: map", "E", retryable=False))
 TERMINAL = [status for status in SagaStatus if status.is_terminal]
 
 
@@ -109,47 +111,41 @@ class Life:
 
 def operator_requests() -> st.SearchStrategy[Happened]:
     by = Operator("ann", "because")
-    return st.sampled_from(
-        [
-            RetryRequested(by, uuid4(), None),
-            CompensationRequested(by, uuid4()),
-            Aborted(by),
-            SkipRequested(by, "{}", uuid4(), Mapped("{}")),
-            EventArrived("{}", Mapped('{"new":1}'), uuid4()),
-            EventArrived("{}", Unmappable(Failure("KeyError: x", "KeyError")), uuid4()),
-        ]
-    )
+    requests: list[Happened] = [
+        RetryRequested(by, uuid4(), None),
+        CompensationRequested(by, uuid4()),
+        Aborted(by),
+        SkipRequested(by, "{}", uuid4(), Mapped("{}")),
+        EventArrived("{}", Mapped('{"new":1}'), uuid4()),
+        EventArrived("{}", Unmappable(Failure("KeyError: x", "KeyError")), uuid4()),
+    ]
+    return st.sampled_from(requests)
 
 
 def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
     if life.state.direction is Direction.ROLLBACK:
         failed = Failure("E: no", "E", retryable=data.draw(st.booleans()))
-        return data.draw(
-            st.sampled_from([Compensated(uuid4()), CompensationFailed(failed, 0.5), Suspected()])
-        )
+        undoing: list[Happened] = [
+            Compensated(uuid4()),
+            CompensationFailed(failed, 0.5),
+            Suspected(),
+        ]
+        return data.draw(st.sampled_from(undoing))
     last = life.state.step_index + 1 == len(life.made.steps)
-    following = (
-        None
-        if last
-        else data.draw(
-            st.sampled_from([Mapped("{}"), Mapped("{}"), Unmappable(Failure("E: map", "E", False))])
-        )
-    )
+    mapped: list[NextInput] = [Mapped("{}"), Mapped("{}"), UNMAPPABLE]
+    following = None if last else data.draw(st.sampled_from(mapped))
     failure = Failure(
         "E: no", "E", retryable=data.draw(st.booleans()), unrecordable=data.draw(st.booleans())
     )
-    return data.draw(
-        st.sampled_from(
-            [
-                StepDone(life.state.step_input, "{}", uuid4(), following),
-                StepDone(life.state.step_input, "{}", uuid4(), following),
-                StepFailed(failure, uuid4(), 0.5),
-                Suspected(),
-                WorkerLost(3),
-                Undecodable(Failure("E: old", "E")),
-            ]
-        )
-    )
+    doing: list[Happened] = [
+        StepDone(life.state.step_input, "{}", uuid4(), following),
+        StepDone(life.state.step_input, "{}", uuid4(), following),
+        StepFailed(failure, uuid4(), 0.5),
+        Suspected(),
+        WorkerLost(3),
+        Undecodable(Failure("E: old", "E")),
+    ]
+    return data.draw(st.sampled_from(doing))
 
 
 @settings(max_examples=300, deadline=None)
@@ -168,10 +164,9 @@ def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) 
             forward = before.direction is Direction.FORWARD
             if isinstance(request, RetryRequested) and forward and before.step_input is None:
                 # Its map had failed, so it is computed again.
-                computed = data.draw(
-                    st.sampled_from([Mapped("{}"), Unmappable(Failure("E: map", "E", False))])
-                )
-                request = RetryRequested(request.by, uuid4(), computed)
+                computed: list[NextInput] = [Mapped("{}"), UNMAPPABLE]
+                again = data.draw(st.sampled_from(computed))
+                request = RetryRequested(request.by, uuid4(), again)
             try:
                 life.live_through(request)
                 if before.status.is_terminal:
