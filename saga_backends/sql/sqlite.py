@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import aiosqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,8 +36,13 @@ def sqlite_store(
     engine: AsyncEngine, names: Names, *, namespace: str, where: str, remedy: str
 ) -> SqliteStore:
     """Return the SQLite store on a model's tables, with ids and times as SQLAlchemy has them."""
-    layout = Layout(names, id_of=lambda value: value.hex, time_of=_text_of, micros_of=_micros_of)
+    layout = Layout(names, id_of=_id_of, time_of=_text_of, micros_of=_micros_of)
     return SqliteStore(_EngineTransactions(engine, where, remedy), namespace, layout)
+
+
+def _id_of(value: object) -> str:
+    """Return an id as SQLAlchemy keeps it on SQLite; what is no UUID is just not found."""
+    return value.hex if isinstance(value, UUID) else str(value)
 
 
 class _EngineTransactions:

@@ -28,7 +28,6 @@ from saga_testing import FaultyStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
 from tests.behaviour.test_operations import approval, stage
-from tests.conformance.test_sql_sqlite import SqlSqliteHarness
 
 SECRET = "s3cret-card-4711"
 
@@ -261,11 +260,8 @@ async def test_id_that_is_no_uuid_is_an_error_of_ours(store: SagaStore, bad: Any
 
 @pytest.mark.parametrize("bad", ["not-a-uuid", "", 7, None])
 async def test_request_for_an_id_that_is_no_uuid_is_an_error_of_ours(
-    store: SagaStore, harness: StoreHarness, bad: Any, request: pytest.FixtureRequest
+    store: SagaStore, bad: Any
 ) -> None:
-    if isinstance(harness, SqlSqliteHarness):
-        reason = "SqlSagaStore on SQLite asks any id for its hex: AttributeError comes through"
-        request.applymarker(pytest.mark.xfail(raises=AttributeError, strict=True, reason=reason))
     one = saga(store, Story().step())
     requests: list[Callable[[], Awaitable[Any]]] = [
         lambda: one.orchestrator.get_snapshot(bad),
