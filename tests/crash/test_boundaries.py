@@ -102,7 +102,7 @@ async def test_saga_ends_wherever_its_driver_is_killed(stage: Stage, tmp_path: P
         async with gate:
             scene = await prepared(scene_at(stage, tmp_path / str(number), point))
             if await run_victim(scene) != -9:
-                return f"{point}: the victim was not killed"
+                return f"{point}: the victim was not killed: {scene.points.read_text()}"
             verdict = await judged(stage, scene, counts)
             return None if verdict is None else f"{point}: {verdict}"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from saga_core import SagaAdmin, SagaOrchestrator, SagaStatus, open_store
+from saga_core import SagaAdmin, SagaOrchestrator, SagaStatus, SagaStore, open_store
 from saga_testing import FaultyStore
 from tests.crash.booking import NAME, build
 from tests.crash.ledger import Ledger
@@ -19,8 +20,6 @@ __all__ = ["LEASE", "Scene", "live"]
 
 LEASE = timedelta(minutes=1)
 """Long, so that no renewal comes in between: the list of points stays the same."""
-
-STAGES = 2
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,21 @@ class Scene:
 
 
 def live(scene: Scene) -> None:
-    """Run in a process of its own."""
-    asyncio.run(_live(scene))
+    """Run in a process of its own. What goes wrong is kept for the verdict."""
+    try:
+        asyncio.run(_live(scene))
+    except BaseException:
+        scene.points.write_text(traceback.format_exc())
+        raise
+
+
+async def _until_due(store: SagaStore, saga_id: UUID) -> None:
+    """Wait for the retry, by the store's own clock."""
+    while True:
+        record = await store.load(saga_id)
+        if record.due_at is None or record.due_at <= record.now:
+            return
+        await asyncio.sleep(0.002)
 
 
 async def _live(scene: Scene) -> None:
@@ -58,10 +70,11 @@ async def _live(scene: Scene) -> None:
         orchestrator = SagaOrchestrator(store=store, execution_lease=LEASE)
         orchestrator.register(NAME, build(Ledger(scene.ledger), probe))
         await orchestrator.start(saga_name=NAME, initial_data={}, saga_id=scene.saga_id, wait=False)
-        for _ in range(STAGES):
-            await orchestrator.run_due(limit=1)  # one claim, however fast the retry falls due
-            await orchestrator.get_snapshot(scene.saga_id)
-            await asyncio.sleep(0.02)  # longer than the retry's delay
+        await orchestrator.run_due(limit=1)  # one claim, however fast the retry falls due
+        await orchestrator.get_snapshot(scene.saga_id)
+        await _until_due(inner, scene.saga_id)
+        await orchestrator.run_due(limit=1)
+        await orchestrator.get_snapshot(scene.saga_id)
         snapshot = await orchestrator.get_snapshot(scene.saga_id)
         assert snapshot.step_execution_token is not None
         assert await orchestrator.notify(
