@@ -1,18 +1,13 @@
-"""Rules for `find`, `count`, `purge`, `export` and `restore`."""
+"""Rules for `find` and `count`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
 from saga_core.errors import (
-    ActiveSagaAlreadyExistsError,
     PayloadError,
-    SagaNotFoundError,
-    SagaStateError,
 )
 from saga_core.records import Due, Query
 from saga_core.status import SagaStatus
@@ -20,19 +15,12 @@ from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
-    ME,
-    claim,
-    commit_of,
-    ended,
-    event,
-    leased,
     new_saga,
 )
 from saga_testing.conformance.sagas import state as state_of
 from saga_testing.conformance.topic import Topic
-from saga_testing.conformance.transitions import unchanged
 
-__all__ = ["CatalogRules", "ExportRules", "RetentionRules"]
+__all__ = ["CatalogRules"]
 
 
 async def found(store: SagaStore, query: Query) -> set[UUID]:
@@ -105,79 +93,3 @@ class CatalogRules(Topic):
     async def test_foreign_cursor_is_refused(self, store: SagaStore) -> None:
         with pytest.raises(PayloadError):
             await store.find(Query(cursor="not-a-cursor"))
-
-
-class RetentionRules(Topic):
-    async def test_only_what_ended_long_ago_is_purged(
-        self, store: SagaStore, harness: StoreHarness
-    ) -> None:
-        old, young, live = [(await store.create(leased())).record for _ in range(3)]
-        stuck = new_saga(state=state_of(SagaStatus.STUCK), due=None)
-        await store.create(stuck)
-        await store.signal(old.saga_id, event())
-        for record in (old, young):
-            await store.commit(ended(record))
-        for saga_id in (old.saga_id, live.saga_id, stuck.saga_id):
-            await harness.age(saga_id, 3 * HOUR)
-        assert await store.purge(finished_for=2 * HOUR, limit=10) == 1
-        with pytest.raises(SagaNotFoundError):
-            await store.load(old.saga_id)
-        assert not await store.history(old.saga_id)
-        assert not await store.inbox(old.saga_id)
-        for saga_id in (young.saga_id, live.saga_id, stuck.saga_id):
-            assert (await store.load(saga_id)).saga_id == saga_id
-
-    async def test_purge_is_bounded(self, store: SagaStore, harness: StoreHarness) -> None:
-        for _ in range(5):
-            record = (await store.create(leased())).record
-            await store.commit(ended(record))
-            await harness.age(record.saga_id, HOUR)
-        taken = [await store.purge(finished_for=timedelta(0), limit=2) for _ in range(4)]
-        assert taken == [2, 2, 1, 0]
-
-
-class ExportRules(Topic):
-    async def test_restored_saga_is_what_was_exported(
-        self, store: SagaStore, harness: StoreHarness
-    ) -> None:
-        record = (await store.create(leased(aggregation_id="a", tags=("t",)))).record
-        await store.signal(record.saga_id, event("e"))
-        done = commit_of(record, seen=1, consumed=("e",))
-        committed = await store.commit(done)
-        export = await store.export(record.saga_id)
-        assert export.commit_ids == (done.commit_id,)
-        async with harness.open(namespace="elsewhere") as other:
-            await other.restore(export)
-            assert await unchanged(other, record.saga_id, export)
-            assert (await other.commit(done)).version == committed.version
-            current = replace(record, version=committed.version)
-            assert (await other.commit(ended(current))).fence == record.fence
-
-    async def test_restored_lease_still_holds(
-        self, store: SagaStore, harness: StoreHarness
-    ) -> None:
-        record = (await store.create(leased())).record
-        async with harness.open(namespace="elsewhere") as other:
-            await other.restore(await store.export(record.saga_id))
-            assert (await other.load(record.saga_id)).worker == ME
-            assert not (await claim(other)).records
-
-    async def test_existing_id_and_taken_aggregate_are_refused(
-        self, store: SagaStore, harness: StoreHarness
-    ) -> None:
-        record = (await store.create(leased(aggregation_id="a"))).record
-        export = await store.export(record.saga_id)
-        with pytest.raises(SagaStateError):
-            await store.restore(export)
-        async with harness.open(namespace="elsewhere") as other:
-            holder = new_saga(aggregation_id="a")
-            await other.create(holder)
-            with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
-                await other.restore(export)
-            assert refused.value.saga_id == holder.saga_id
-            with pytest.raises(SagaNotFoundError):
-                await other.load(record.saga_id)
-
-    async def test_unknown_saga_cannot_be_exported(self, store: SagaStore) -> None:
-        with pytest.raises(SagaNotFoundError):
-            await store.export(uuid4())

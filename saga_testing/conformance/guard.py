@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from saga_testing.conformance.catalog import CatalogRules, ExportRules, RetentionRules
+from saga_testing.conformance.cancellation import CancellationRules
+from saga_testing.conformance.catalog import CatalogRules
 from saga_testing.conformance.claims import ClaimRules
-from saga_testing.conformance.concurrency import CancellationRules, ConcurrencyRules, WakeupRules
+from saga_testing.conformance.concurrency import ConcurrencyRules
 from saga_testing.conformance.creation import CreationRules
-from saga_testing.conformance.history import HistoryRules, PayloadRules
+from saga_testing.conformance.export import ExportRules
+from saga_testing.conformance.history import HistoryRules
 from saga_testing.conformance.leases import LeaseRules
+from saga_testing.conformance.payloads import PayloadRules
 from saga_testing.conformance.repeats import RepeatRules
+from saga_testing.conformance.retention import RetentionRules
 from saga_testing.conformance.signals import SignalRules
 from saga_testing.conformance.transitions import TransitionRules
+from saga_testing.conformance.wakeups import WakeupRules
 
 __all__ = ["TOPICS", "StoreConformance", "rules"]
 
