@@ -46,7 +46,13 @@ __all__ = [
 logger = logging.getLogger("saga_core")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)(?:\+[A-Za-z0-9_.-]+)?\Z")
-_ALIASES = {"postgres": "postgresql"}
+_ALIASES = {
+    "postgres": "postgresql",
+    "rediss": "redis+tls",
+    "unix": "redis+unix",
+    "valkey": "redis",
+    "valkeys": "redis+tls",
+}
 """Schemes in common use beside a backend's own; a backend published under one goes first."""
 
 
@@ -210,9 +216,8 @@ def _split(url: str) -> tuple[str, str]:
         )
     written = match[1]
     name = written.lower()
-    if name in _ALIASES and name not in published():
-        name = _ALIASES[name]
-    return name, f"{name}{scheme[len(written) :]}://{rest}"
+    meant = name if name in published() else _ALIASES.get(name, name)
+    return meant.partition("+")[0], f"{meant}{scheme[len(written) :]}://{rest}"
 
 
 def _find(name: str) -> Published:

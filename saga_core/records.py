@@ -170,6 +170,50 @@ class NewSaga:
     """Used only without a lease; None for a saga that has ended."""
     history: tuple[NewEntry, ...] = ()
 
+    def as_record(self, *, now: datetime, due_at: datetime | None) -> SagaRecord:
+        """Return the saga as a store holds it once written at `now`."""
+        entries = (
+            HistoryEntry(
+                seq=number,
+                version=1,
+                at=now,
+                kind=entry.kind,
+                step_id=entry.step_id,
+                attempt=entry.attempt,
+                input=entry.input,
+                output=entry.output,
+                error=entry.error,
+                error_code=entry.error_code,
+                actor=entry.actor,
+                reason=entry.reason,
+            )
+            for number, entry in enumerate(self.history, start=1)
+            if entry.output is not None
+        )
+        return SagaRecord(
+            saga_id=self.saga_id,
+            saga_name=self.saga_name,
+            definition_version=self.definition_version,
+            fingerprint=self.fingerprint,
+            data=self.data,
+            state=self.state,
+            aggregation_id=self.aggregation_id,
+            trace_id=self.trace_id,
+            tags=self.tags,
+            version=1,
+            fence=0 if self.lease is None else 1,
+            worker=None if self.lease is None else self.lease.worker,
+            due_at=due_at,
+            signals=0,
+            seen=0,
+            reclaims=0,
+            reclaimed=False,
+            outputs=tuple(entries),
+            created_at=now,
+            updated_at=now,
+            now=now,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:

@@ -21,7 +21,6 @@ from saga_backends.postgresql.values import (
     lease_of,
     outputs_of,
     pairs,
-    record_of_new,
 )
 from saga_backends.sql.rows import entry_of, record_of, signal_of, state_values
 from saga_core.errors import (
@@ -230,7 +229,7 @@ class PostgresqlStore(PostgresqlCatalog):
         for _ in range(CREATE_TRIES):
             row = await runner.fetchrow(statement, *arguments)
             if row is not None:
-                return Created(record=record_of_new(new, row[0], row[1]), created=True)
+                return Created(record=new.as_record(now=row[0], due_at=row[1]), created=True)
             # Refused by one of the two unique indexes: which one decides the answer.
             existing = await runner.fetchrow(self._sql.load, self.namespace, new.saga_id)
             if existing is not None:

@@ -16,12 +16,10 @@ from saga_core.records import (
     Lease,
     LeaseAction,
     NewEntry,
-    NewSaga,
-    SagaRecord,
     Transition,
 )
 
-__all__ = ["due_of", "entry_values", "lease_of", "outputs_of", "pairs", "record_of_new"]
+__all__ = ["due_of", "entry_values", "lease_of", "outputs_of", "pairs"]
 
 
 def lease_of(transition: Transition) -> tuple[str, tuple[Any, ...]]:
@@ -73,48 +71,3 @@ def outputs_of(text: str | None) -> tuple[HistoryEntry, ...]:
         row[2] = datetime.fromisoformat(row[2])
         entries.append(entry_of(row))
     return tuple(entries)
-
-
-def record_of_new(new: NewSaga, created_at: datetime, due_at: datetime | None) -> SagaRecord:
-    """Make the record of a saga that was just written."""
-    outputs = tuple(
-        HistoryEntry(
-            seq=number,
-            version=1,
-            at=created_at,
-            kind=entry.kind,
-            step_id=entry.step_id,
-            attempt=entry.attempt,
-            input=entry.input,
-            output=entry.output,
-            error=entry.error,
-            error_code=entry.error_code,
-            actor=entry.actor,
-            reason=entry.reason,
-        )
-        for number, entry in enumerate(new.history, start=1)
-        if entry.output is not None
-    )
-    return SagaRecord(
-        saga_id=new.saga_id,
-        saga_name=new.saga_name,
-        definition_version=new.definition_version,
-        fingerprint=new.fingerprint,
-        data=new.data,
-        state=new.state,
-        aggregation_id=new.aggregation_id,
-        trace_id=new.trace_id,
-        tags=new.tags,
-        version=1,
-        fence=0 if new.lease is None else 1,
-        worker=None if new.lease is None else new.lease.worker,
-        due_at=due_at,
-        signals=0,
-        seen=0,
-        reclaims=0,
-        reclaimed=False,
-        outputs=outputs,
-        created_at=created_at,
-        updated_at=created_at,
-        now=created_at,
-    )

@@ -188,35 +188,13 @@ class MemoryStore(MemoryCatalog):
 
     def _insert(self, new: NewSaga) -> Row:
         now = self._now()
-        lease = new.lease
-        record = SagaRecord(
-            saga_id=new.saga_id,
-            saga_name=new.saga_name,
-            definition_version=new.definition_version,
-            fingerprint=new.fingerprint,
-            data=new.data,
-            state=new.state,
-            aggregation_id=new.aggregation_id,
-            trace_id=new.trace_id,
-            tags=new.tags,
-            version=1,
-            fence=0 if lease is None else 1,
-            worker=None if lease is None else lease.worker,
-            due_at=self._due_at(new.due) if lease is None else now + lease.duration,
-            signals=0,
-            seen=0,
-            reclaims=0,
-            reclaimed=False,
-            outputs=(),
-            created_at=now,
-            updated_at=now,
-            now=now,
-        )
+        due_at = self._due_at(new.due) if new.lease is None else now + new.lease.duration
+        record = replace(new.as_record(now=now, due_at=due_at), outputs=())
         row = Row(record)
         self.data.rows[self.namespace, new.saga_id] = row
         self._append_history(row, new.history, version=1, commit_id=None)
         self._store(row, record)
-        if lease is None and record.due_at is not None and record.due_at <= self._now():
+        if new.lease is None and record.due_at is not None and record.due_at <= self._now():
             self._wake()
         return row
 

@@ -1,0 +1,134 @@
+"""Answers of the scripts to records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from saga_backends.redis.moments import moment
+from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
+from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+
+__all__ = ["entries_of", "entry_of", "record_of", "signals_of"]
+
+
+def entry_of(seq: int, text: str) -> tuple[HistoryEntry, UUID | None]:
+    """Read a history entry, and which commit wrote it."""
+    version, at, commit_id, rest = text.split(" ", 3)
+    kind, step_id, attempt, inp, output, error, error_code, actor, reason = json.loads(rest[1:])
+    entry = HistoryEntry(
+        seq=seq,
+        version=int(version),
+        at=moment(at),
+        kind=EntryKind(kind),
+        step_id=step_id,
+        attempt=attempt,
+        input=inp,
+        output=output,
+        error=error,
+        error_code=error_code,
+        actor=actor,
+        reason=reason,
+    )
+    return entry, None if commit_id == "-" else UUID(commit_id)
+
+
+def entries_of(numbered: Sequence[Any]) -> tuple[HistoryEntry, ...]:
+    """Read entries that each come after their number."""
+    pairs = zip(numbered[::2], numbered[1::2], strict=True)
+    return tuple(entry_of(int(seq), text)[0] for seq, text in pairs)
+
+
+def signals_of(texts: Sequence[str], consumed: Iterable[str], after: int) -> list[StoredSignal]:
+    """Read the signals of an inbox that come after a place."""
+    used = set(consumed)
+    signals = []
+    for seq, text in enumerate(texts, start=after + 1):
+        at, _, rest = text.partition(" ")
+        event_id, kind, payload = json.loads(rest)
+        signals.append(
+            StoredSignal(
+                seq=seq,
+                at=moment(at),
+                event_id=event_id,
+                kind=SignalKind(kind),
+                payload=payload,
+                consumed=event_id in used,
+            )
+        )
+    return signals
+
+
+def record_of(
+    saga_id: UUID,
+    row: Sequence[str | None],
+    *,
+    now: datetime,
+    outputs: tuple[HistoryEntry, ...] = (),
+    reclaimed: bool = False,
+) -> SagaRecord:
+    """Make a record of a row in the order of `FIELDS` in prelude.lua."""
+    (
+        name,
+        definition,
+        fingerprint,
+        aggregate,
+        trace,
+        data,
+        tags,
+        state,
+        version,
+        fence,
+        worker,
+        due,
+        signals,
+        seen,
+        reclaims,
+        created,
+        updated,
+    ) = row
+    assert name is not None and definition is not None and fingerprint is not None  # noqa: S101
+    assert data is not None and created is not None and updated is not None  # noqa: S101
+    return SagaRecord(
+        saga_id=saga_id,
+        saga_name=name,
+        definition_version=definition,
+        fingerprint=fingerprint,
+        data=data,
+        state=_state_of(json.loads(state or "")),
+        aggregation_id=aggregate,
+        trace_id=trace,
+        tags=tuple(json.loads(tags or "[]")),
+        version=int(version or 0),
+        fence=int(fence or 0),
+        worker=worker,
+        due_at=None if due is None else moment(due),
+        signals=int(signals or 0),
+        seen=int(seen or 0),
+        reclaims=int(reclaims or 0),
+        reclaimed=reclaimed,
+        outputs=outputs,
+        created_at=moment(created),
+        updated_at=moment(updated),
+        now=now,
+    )
+
+
+def _state_of(values: Sequence[Any]) -> SagaState:
+    return SagaState(
+        status=SagaStatus(values[0]),
+        direction=Direction(values[1]),
+        active=values[2],
+        step_id=values[3],
+        step_index=values[4],
+        step_input=values[5],
+        token=None if values[6] is None else UUID(values[6]),
+        generation=values[7],
+        attempt=values[8],
+        waiting_for=values[9],
+        last_error=values[10],
+        error_code=values[11],
+    )

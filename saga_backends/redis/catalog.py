@@ -1,0 +1,162 @@
+"""Listing, counting, purging and moving sagas, by indexes and in bounded pieces."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from saga_backends.redis.answers import entry_of, record_of, signals_of
+from saga_backends.redis.arguments import listed, optional, restore_arguments
+from saga_backends.redis.calling import ScriptCalls
+from saga_backends.redis.moments import instant, micros, moment
+from saga_core.errors import PayloadError, SagaStateError
+from saga_core.records import Page, Query, SagaExport, SagaRecord
+
+__all__ = ["RedisCatalog"]
+
+LOOK = 500
+"""How many sagas one script looks at: about a millisecond of the server's time."""
+PURGE = 200
+"""How many sagas one script deletes."""
+
+_Place = tuple[str, str]
+
+
+class RedisCatalog(ScriptCalls):
+    """The `Catalog` half of the store."""
+
+    async def find(self, query: Query) -> Page:
+        """Return a page of the sagas that match; see `Catalog.find`.
+
+        A query with several conditions walks along the smallest index, in as many bounded
+        scripts as the page needs.
+        """
+        records: list[SagaRecord] = []
+        place = None if query.cursor is None else _read_cursor(query.cursor)
+        wanted = query.limit + 1
+        while len(records) < wanted:
+            answer = await self._look(query, place, wanted - len(records), "rows")
+            now = moment(answer[1])
+            records += [
+                record_of(UUID(answer[at]), answer[at + 1], now=now)
+                for at in range(5, len(answer), 2)
+            ]
+            if not answer[2]:
+                break
+            place = (answer[2], answer[3])
+        page = tuple(records[: query.limit])
+        more = len(records) > query.limit
+        return Page(records=page, cursor=_cursor(page[-1]) if more and page else None)
+
+    async def count(self, query: Query) -> int:
+        """Return how many match; see `Catalog.count`. One condition is counted by its index."""
+        conditions = _conditions(query)
+        timed = query.created_after is not None or query.created_before is not None
+        if query.overdue_by is None and len(conditions) <= 1:
+            facts = conditions[0] if conditions else ["created"]
+            return await self._count(query, facts)
+        if query.overdue_by is not None and not conditions and not timed:
+            return await self._count(query, [])
+        found = 0
+        place: _Place | None = None
+        while True:
+            answer = await self._look(query, place, LOOK, "count")
+            found += int(answer[4])
+            if not answer[2]:
+                return found
+            place = (answer[2], answer[3])
+
+    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+        """Delete ended sagas, a bounded number per script; see `Catalog.purge`.
+
+        If an answer is lost, what was deleted with it is not counted.
+        """
+        purged = 0
+        left = limit
+        while left > 0:
+            size = min(left, PURGE)
+            _, deleted, seen = await self._run("purge", [micros(finished_for), size])
+            purged += int(deleted)
+            left -= int(seen)
+            if int(seen) < size:
+                break
+        return purged
+
+    async def export(self, saga_id: UUID) -> SagaExport:
+        """Return everything about one saga, by one script; see `Catalog.export`."""
+        _, now, row, entries, signals, consumed = await self._run("export", [str(saga_id)], saga_id)
+        history = [entry_of(seq, text) for seq, text in enumerate(entries, start=1)]
+        outputs = tuple(entry for entry, _ in history if entry.output is not None)
+        return SagaExport(
+            record=record_of(saga_id, row, now=moment(now), outputs=outputs),
+            history=tuple(entry for entry, _ in history),
+            commit_ids=tuple(commit_id for _, commit_id in history),
+            inbox=tuple(signals_of(signals, consumed, 0)),
+        )
+
+    async def restore(self, export: SagaExport) -> None:
+        """Write an exported saga as it was, by one script; see `Catalog.restore`."""
+        saga_id = export.record.saga_id
+        answer = await self._run("restore", restore_arguments(export, uuid4()), saga_id)
+        if answer[0] == "exists":
+            raise SagaStateError(
+                f"saga {saga_id} exists already in namespace '{self.namespace}'", saga_id=saga_id
+            )
+
+    async def _count(self, query: Query, facts: list[str]) -> int:
+        answer = await self._run("count", [*_times(query), *listed(facts)])
+        return int(answer[1])
+
+    async def _look(self, query: Query, place: _Place | None, want: int, how: str) -> list[Any]:
+        conditions = _conditions(query)
+        created, saga_id = place or (None, "")
+        return await self._run(
+            "find",
+            [
+                *(LOOK, want, optional(created), saga_id),
+                *_times(query),
+                len(conditions),
+                *(part for facts in conditions for part in listed(facts)),
+                how,
+            ],
+        )
+
+
+def _times(query: Query) -> list[str]:
+    after, before, overdue = query.created_after, query.created_before, query.overdue_by
+    return [
+        optional(None if after is None else instant(after)),
+        optional(None if before is None else instant(before)),
+        optional(None if overdue is None else micros(overdue)),
+    ]
+
+
+def _conditions(query: Query) -> list[list[str]]:
+    """Return, for each condition, the facts of which a saga that matches has one."""
+    conditions = []
+    if query.statuses:
+        conditions.append([f"status:{status.value}" for status in dict.fromkeys(query.statuses)])
+    for fact, wanted in (
+        ("name", query.saga_name),
+        ("definition", query.definition_version),
+        ("aggregate", query.aggregation_id),
+        ("tag", query.tag),
+        ("error", query.error_code),
+    ):
+        if wanted is not None:
+            conditions.append([f"{fact}:{wanted}"])
+    return conditions
+
+
+def _cursor(record: SagaRecord) -> str:
+    return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
+
+
+def _read_cursor(cursor: str) -> _Place:
+    try:
+        created_at, saga_id = json.loads(cursor)
+        return str(instant(datetime.fromisoformat(created_at))), str(UUID(saga_id))
+    except (ValueError, TypeError, AttributeError):
+        raise PayloadError("the cursor is not one that an earlier page gave") from None

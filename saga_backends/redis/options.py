@@ -1,0 +1,26 @@
+"""What `open_store("redis://...")` takes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from saga_core.hookspecs import StoreOptions
+
+__all__ = ["RedisOptions"]
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class RedisOptions(StoreOptions):
+    """Options of the Redis store; times in seconds."""
+
+    require_durable: bool = False
+    """Refuse a server that may lose what it acknowledged, instead of warning of it."""
+    pool_max_size: int = Field(default=10, ge=1, le=1000)
+    connect_timeout: Seconds = 10.0
+    command_timeout: Seconds = 30.0
+    """After this long without an answer a call fails with `StoreUnavailableError`."""
+    wakeup: bool = True
+    """Whether to hear wake-ups (`SUBSCRIBE`); they are always sent."""

@@ -1,0 +1,19 @@
+#!lua
+-- Write a new saga, or answer with the one that has its id.
+--
+-- KEYS  1: the namespace's prefix
+-- ARGV  one new saga, see newcomer.lua; times in microseconds
+-- Returns {'created', now, due or ''}; {'exists', now, row, outputs}; {'taken', holder,
+-- aggregate}; {'undue', status}; {'foreign', key, found, expected}.
+-- include: newcomer
+
+local new = take_new()
+local wrong = foreign_saga(new.id)
+if wrong then return wrong end
+if redis.call('EXISTS', SAGA .. new.id) == 1 then
+  return { 'exists', text(now), read(new.id), outputs_of(new.id) }
+end
+wrong = refuse_new(new, nil, {})
+if wrong then return wrong end
+write_new(new)
+return { 'created', text(now), new.due and text(new.due) or '' }

@@ -1,0 +1,138 @@
+-- What every script shares: the keys of a namespace, the clock, arguments, and the indexes.
+--
+-- KEYS[1] is the prefix `saga:{<namespace>}:`. Every other key is made from it, so that all of a
+-- namespace lies in one slot of a cluster. Times are whole microseconds since 1970 by the server's
+-- clock. An argument that may be absent is '' for absent and '=' before its value.
+--
+--   saga:<id>       hash    the row: what a script compares, and payloads that it never reads
+--   history:<id>    list    '<version> <at> <commit id or -> <o with an output, else -><entry>'
+--   commits:<id>    hash    commit id -> '<version> <fence>'
+--   inbox:<id>      list    '<at> <signal>'
+--   events:<id>     hash    event id -> '1' once consumed, else '0'
+--   claim:<id>      list    the sagas that this claim took; expires
+--   aggregates      hash    aggregate id -> the active saga that holds it
+--   due             zset    every saga with a due time or a lease -> when
+--   due:<lane>:<kind>  zset    the same by lane and by what a worker must have registered
+--   ended           zset    every saga that is not active -> its last change
+--   by:<fact>       zset    sagas with an indexed fact -> their creation
+--
+-- A script checks everything before it writes anything: an error would not undo what came before.
+
+local prefix = KEYS[1]
+local SAGA, HISTORY, COMMITS = prefix .. 'saga:', prefix .. 'history:', prefix .. 'commits:'
+local INBOX, EVENTS, CLAIM = prefix .. 'inbox:', prefix .. 'events:', prefix .. 'claim:'
+local AGGREGATES, DUE, ENDED = prefix .. 'aggregates', prefix .. 'due', prefix .. 'ended'
+local BY, WAKE = prefix .. 'by:', prefix .. 'wake'
+
+local FIELDS = {
+  'name', 'definition', 'fingerprint', 'aggregate', 'trace', 'data', 'tags', 'state',
+  'version', 'fence', 'worker', 'due', 'signals', 'seen', 'reclaims', 'created', 'updated',
+}
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+local function text(number) return string.format('%.0f', number) end
+
+local argument = 0
+
+local function take()
+  argument = argument + 1
+  return ARGV[argument]
+end
+
+local function take_number() return tonumber(take()) end
+
+local function take_optional()
+  local value = take()
+  if value == '' then return nil end
+  return string.sub(value, 2)
+end
+
+local function take_list()
+  local values = {}
+  for n = 1, take_number() do values[n] = take() end
+  return values
+end
+
+-- Returns what is wrong if a key of ours holds a value that somebody else put there.
+local function foreign(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then return { 'foreign', key, found, kind } end
+end
+
+local function foreign_saga(id)
+  return foreign(SAGA .. id, 'hash') or foreign(HISTORY .. id, 'list')
+    or foreign(COMMITS .. id, 'hash') or foreign(INBOX .. id, 'list')
+    or foreign(EVENTS .. id, 'hash')
+end
+
+local function foreign_indexes(facts)
+  local wrong = foreign(AGGREGATES, 'hash') or foreign(DUE, 'zset') or foreign(ENDED, 'zset')
+  for n = 1, #facts do wrong = wrong or foreign(BY .. facts[n], 'zset') end
+  return wrong
+end
+
+local function lane_key(lane, kind) return DUE .. ':' .. lane .. ':' .. kind end
+
+local function foreign_lanes(kind)
+  return foreign(lane_key('0', kind), 'zset') or foreign(lane_key('1', kind), 'zset')
+end
+
+-- Takes `delay` and `at`, both optional, and returns the earlier one as a time, or nil.
+local function take_due()
+  local delay, at = take_optional(), take_optional()
+  local due = at and tonumber(at)
+  if delay then
+    local later = now + tonumber(delay)
+    if not due or later < due then due = later end
+  end
+  return due
+end
+
+-- Moves a saga's entries in the queues; `due` is a number, or nil to take it out.
+local function put_due(id, kind, lane_before, lane, due)
+  if lane_before and (lane_before ~= lane or not due) then
+    redis.call('ZREM', lane_key(lane_before, kind), id)
+  end
+  if due then
+    redis.call('ZADD', DUE, text(due), id)
+    redis.call('ZADD', lane_key(lane, kind), text(due), id)
+  else
+    redis.call('ZREM', DUE, id)
+  end
+end
+
+local function wake_if_due(due)
+  if due and due <= now then redis.call('PUBLISH', WAKE, '1') end
+end
+
+local function append_history(id, version, commit_id, entries)
+  local head = version .. ' ' .. text(now) .. ' ' .. commit_id .. ' '
+  for n = 1, #entries do redis.call('RPUSH', HISTORY .. id, head .. entries[n]) end
+end
+
+-- Returns the history entries that carry an output, each after its number.
+local function outputs_of(id)
+  local found = {}
+  local entries = redis.call('LRANGE', HISTORY .. id, 0, -1)
+  for n = 1, #entries do
+    if string.match(entries[n], '^%S+ %S+ %S+ (.)') == 'o' then
+      found[#found + 1] = n
+      found[#found + 1] = entries[n]
+    end
+  end
+  return found
+end
+
+-- Returns the ids of the events that the saga has used up.
+local function consumed_of(id)
+  local found = {}
+  local events = redis.call('HGETALL', EVENTS .. id)
+  for n = 1, #events, 2 do
+    if events[n + 1] == '1' then found[#found + 1] = events[n] end
+  end
+  return found
+end
+
+local function read(id) return redis.call('HMGET', SAGA .. id, unpack(FIELDS)) end

@@ -1,0 +1,30 @@
+#!lua
+-- Append a signal to a saga's inbox, once per event id, and make a saga that rests due.
+--
+-- KEYS  1: the namespace's prefix
+-- ARGV  saga id, event id, signal (opaque)
+-- Returns {'kept', 1 if somebody holds the saga else 0}, {'duplicate', held} or {'ended', held};
+-- {'unknown'}; {'foreign', key, found, expected}.
+
+local id, event_id, signal = take(), take(), take()
+local saga = SAGA .. id
+local wrong = foreign_saga(id)
+if wrong then return wrong end
+local row = redis.call('HMGET', saga, 'worker', 'active', 'due', 'waits', 'kind', 'lane', 'signals')
+local worker, active, due, waits, kind, lane = row[1], row[2], row[3], row[4], row[5], row[6]
+if not active then return { 'unknown' } end
+local held = worker and '1' or '0'
+if active == '0' then return { 'ended', held } end
+if redis.call('HEXISTS', EVENTS .. id, event_id) == 1 then return { 'duplicate', held } end
+wrong = foreign(DUE, 'zset') or foreign_lanes(kind)
+if wrong then return wrong end
+
+redis.call('HSET', EVENTS .. id, event_id, '0')
+redis.call('RPUSH', INBOX .. id, text(now) .. ' ' .. signal)
+redis.call('HSET', saga, 'signals', text(row[7] + 1))
+if not worker and (due or waits == '1') then
+  redis.call('HSET', saga, 'due', text(now))
+  put_due(id, kind, lane, lane, now)
+  wake_if_due(now)
+end
+return { 'kept', held }
