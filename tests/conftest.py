@@ -1,4 +1,4 @@
-"""What all tests share: one PostgreSQL server for the whole run."""
+"""What all tests share: one server of each kind for the whole run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from saga_testing.servers import PostgresqlServer, postgresql_server
+from saga_testing.servers import PostgresqlServer, RedisServer, postgresql_server, redis_server
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgresqlServer]:
     """Start a server when the first test asks for one."""
     with postgresql_server(durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """Start a server when the first test asks for one."""
+    with redis_server() as server:
         yield server

@@ -10,12 +10,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 OURS = {"saga_core", "saga_backends", "saga_testing", "saga_console"}
 PYDANTIC = {"pydantic", "pydantic_core"}
-DRIVERS = {"asyncpg", "aiosqlite", "sqlalchemy"}
+DRIVERS = {"asyncpg", "aiosqlite", "hiredis", "redis", "sqlalchemy"}
 
 MAY_IMPORT = {
     "saga_core": {*PYDANTIC, "pluggy"},
     "saga_backends": {*PYDANTIC, *DRIVERS},
     "saga_backends/postgresql": {*PYDANTIC, "asyncpg", "sqlalchemy"},
+    "saga_backends/redis": {*PYDANTIC, "hiredis", "redis"},
     "saga_backends/sqlite": {*PYDANTIC, "aiosqlite", "sqlalchemy"},
     "saga_testing": PYDANTIC,
     "saga_testing/conformance": {*PYDANTIC, "pytest", "pytest_asyncio", "hypothesis"},

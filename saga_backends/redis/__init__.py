@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from saga_backends.redis.address import make_client, safe
+from saga_backends.redis.address import make_calls, make_client, safe
 from saga_backends.redis.durability import check_durability, check_version
 from saga_backends.redis.faults import our_errors
 from saga_backends.redis.options import RedisOptions
@@ -24,14 +24,17 @@ async def open_redis(
     There is no schema to create: `create_schema` changes nothing.
     """
     client = make_client(url, options)
+    calls = make_calls(client, options)
     try:
         with our_errors(safe(url)):
             await check_version(client, safe(url))
             await check_durability(client, safe(url), required=options.require_durable)
-        store = RedisStore(client, url, options)
+        store = RedisStore(client, calls, url, options)
         await store.check_format()
         yield store
     finally:
+        with suppress(Exception):
+            await calls.aclose()
         with suppress(Exception):
             await client.aclose()
 

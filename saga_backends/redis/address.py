@@ -11,11 +11,14 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from saga_backends.redis.lines import Lines
 from saga_backends.redis.options import RedisOptions
 from saga_core.errors import StoreUrlError
 
-__all__ = ["make_client", "safe"]
+__all__ = ["make_calls", "make_client", "safe"]
 
+POOL = 10
+"""Connections beside the lines: for checks at open and for wake-ups."""
 FORMS = "redis://host, redis+tls://, redis+unix:///socket, redis+cluster:// or redis+sentinel://"
 
 
@@ -50,13 +53,31 @@ def make_client(url: str, options: RedisOptions) -> Any:
         inner = "unix" if "unix" in how else "rediss" if "tls" in how else "redis"
         pool = BlockingConnectionPool.from_url(
             f"{inner}://{rest}",
-            max_connections=options.pool_max_size,
+            max_connections=POOL,
             timeout=options.command_timeout,
             **_settings(options),
         )
         return Redis.from_pool(pool)
     except (ValueError, TypeError) as error:
         raise StoreUrlError(f"{safe(url)}: {error}") from None
+
+
+def make_calls(client: Any, options: RedisOptions) -> Any:
+    """Return what sends the scripts: lines, or a cluster's client, which must route each call."""
+    if isinstance(client, RedisCluster):
+        return client
+    pool = client.connection_pool
+    settings = pool.connection_kwargs | {
+        # The lines watch over the time of a whole group, and send it again themselves.
+        "socket_timeout": None,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    return Lines(
+        lambda: pool.connection_class(**settings),
+        size=options.connections,
+        timeout=options.command_timeout,
+    )
 
 
 def _settings(options: RedisOptions) -> dict[str, Any]:
@@ -93,5 +114,7 @@ def _behind_sentinel(rest: str, options: RedisOptions, *, tls: bool) -> Any:
         settings["password"] = unquote(password)
     if tls:
         settings["ssl"] = True
-    sentinel = Sentinel(sentinels, sentinel_kwargs={"socket_timeout": options.connect_timeout})
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels, sentinel_kwargs={"socket_timeout": options.connect_timeout}
+    )
     return sentinel.master_for(service, **settings)

@@ -64,7 +64,7 @@ def signals_of(texts: Sequence[str], consumed: Iterable[str], after: int) -> lis
 
 def record_of(
     saga_id: UUID,
-    row: Sequence[str | None],
+    row: Sequence[Any],
     *,
     now: datetime,
     outputs: tuple[HistoryEntry, ...] = (),
@@ -90,25 +90,23 @@ def record_of(
         created,
         updated,
     ) = row
-    assert name is not None and definition is not None and fingerprint is not None  # noqa: S101
-    assert data is not None and created is not None and updated is not None  # noqa: S101
     return SagaRecord(
         saga_id=saga_id,
         saga_name=name,
         definition_version=definition,
         fingerprint=fingerprint,
         data=data,
-        state=_state_of(json.loads(state or "")),
+        state=_state_of(json.loads(state)),
         aggregation_id=aggregate,
         trace_id=trace,
-        tags=tuple(json.loads(tags or "[]")),
-        version=int(version or 0),
-        fence=int(fence or 0),
+        tags=tuple(json.loads(tags)),
+        version=int(version),
+        fence=int(fence),
         worker=worker,
         due_at=None if due is None else moment(due),
-        signals=int(signals or 0),
-        seen=int(seen or 0),
-        reclaims=int(reclaims or 0),
+        signals=int(signals),
+        seen=int(seen),
+        reclaims=int(reclaims),
         reclaimed=reclaimed,
         outputs=outputs,
         created_at=moment(created),

@@ -134,7 +134,8 @@ def restore_arguments(export: SagaExport, write_id: UUID) -> list[Any]:
         row["trace"] = record.trace_id
     if record.worker is not None:
         row["worker"] = record.worker
-    entries, commits = [], []
+    entries: list[str] = []
+    commits: list[Any] = []
     for entry, commit_id in zip(export.history, export.commit_ids, strict=True):
         written_by = "-" if commit_id is None else str(commit_id)
         entries.append(f"{entry.version} {instant(entry.at)} {written_by} {_entry_text(entry)}")

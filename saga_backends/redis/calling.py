@@ -22,7 +22,7 @@ class ScriptCalls:
     """Runs the scripts of one namespace."""
 
     namespace: str
-    _client: Any
+    _calls: Any
     _where: str
     _prefix: str
 
@@ -35,7 +35,7 @@ class ScriptCalls:
         state that would never be looked at, a key that somebody else has put there.
         """
         with our_errors(self._where):
-            answer: list[Any] = await SCRIPTS[verb].run(self._client, self._prefix, *arguments)
+            answer: list[Any] = await SCRIPTS[verb].run(self._calls, self._prefix, *arguments)
         match answer[0]:
             case "unknown":
                 raise SagaNotFoundError(

@@ -18,9 +18,10 @@ class RedisOptions(StoreOptions):
 
     require_durable: bool = False
     """Refuse a server that may lose what it acknowledged, instead of warning of it."""
-    pool_max_size: int = Field(default=10, ge=1, le=1000)
+    connections: int = Field(default=2, ge=1, le=100)
+    """Calls share them: what waits for a free one is sent together."""
     connect_timeout: Seconds = 10.0
-    command_timeout: Seconds = 30.0
+    command_timeout: Seconds = 10.0
     """After this long without an answer a call fails with `StoreUnavailableError`."""
     wakeup: bool = True
     """Whether to hear wake-ups (`SUBSCRIBE`); they are always sent."""

@@ -25,12 +25,12 @@ class Script:
     text: str
     digest: str
 
-    async def run(self, client: Any, prefix: str, *arguments: Any) -> Any:
+    async def run(self, calls: Any, prefix: str, *arguments: Any) -> Any:
         """Run it in one round trip; a server that has forgotten it is told it again."""
         try:
-            return await client.execute_command("EVALSHA", self.digest, 1, prefix, *arguments)
+            return await calls.execute_command("EVALSHA", self.digest, 1, prefix, *arguments)
         except NoScriptError:
-            return await client.execute_command("EVAL", self.text, 1, prefix, *arguments)
+            return await calls.execute_command("EVAL", self.text, 1, prefix, *arguments)
 
 
 def _read(name: str) -> str:

@@ -53,8 +53,10 @@ class RedisStore(RedisCatalog):
 
     contract_version = CONTRACT_VERSION
 
-    def __init__(self, client: Any, url: str, options: RedisOptions) -> None:
+    def __init__(self, client: Any, calls: Any, url: str, options: RedisOptions) -> None:
+        """`client` is for subscriptions, `calls` for scripts: a cluster's client, or `Lines`."""
         self._client = client
+        self._calls = calls
         self._options = options
         self._where = safe(url)
         self.namespace = options.namespace

