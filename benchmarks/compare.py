@@ -69,6 +69,7 @@ BOUNDS = {
         Bound("ours on a model", "0.1.1", 4.0),
     ),
     "sqlite": (Bound("ours", "sqlite floor", 0.9),),
+    "redis": (Bound("ours", "redis floor", 0.6),),
     "memory": (),
 }
 

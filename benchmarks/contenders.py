@@ -150,6 +150,37 @@ async def sqlite_floor(url: str, sagas: int, lanes: int) -> None:
         await measure(one_saga, sagas, lanes)
 
 
+async def redis_floor(url: str, sagas: int, lanes: int) -> None:
+    """Run redis-py with one script per transition: compare, write the row, append, queue."""
+    from redis.asyncio import Redis
+
+    client = Redis.from_url(url, decode_responses=True, protocol=2, max_connections=lanes)
+    insert = await client.script_load(
+        "redis.call('HSET', KEYS[1], 'name', 'no_op', 'data', ARGV[1], 'status', 'RUNNING', "
+        "'step', 0, 'version', 1, 'worker', 'me') "
+        "redis.call('ZADD', KEYS[2], 0, KEYS[1]) return 1"
+    )
+    step = await client.script_load(
+        "if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end "
+        "redis.call('HSET', KEYS[1], 'status', ARGV[2], 'step', ARGV[3], 'version', ARGV[1] + 1) "
+        "redis.call('RPUSH', KEYS[3], ARGV[4]) "
+        "if ARGV[2] == 'COMPLETED' then redis.call('ZREM', KEYS[2], KEYS[1]) end "
+        "return ARGV[1] + 1"
+    )
+
+    async def one_saga() -> None:
+        key = str(uuid4())
+        keys = (f"{{floor}}:saga:{key}", "{floor}:due", f"{{floor}}:history:{key}")
+        await client.evalsha(insert, 2, *keys[:2], '{"n":1}')
+        for number in range(1, STEPS + 1):
+            status = "COMPLETED" if number == STEPS else "RUNNING"
+            entry = f'completed {number} {{"n":1}} {{"n":2}}'
+            await client.evalsha(step, 3, *keys, number, status, number, entry)
+
+    await measure(one_saga, sagas, lanes)
+    await client.aclose()
+
+
 async def memory_floor(url: str, sagas: int, lanes: int) -> None:
     """Await the steps with pydantic's validation and dumps, and keep nothing."""
     adapter = TypeAdapter(Number)
@@ -170,6 +201,7 @@ CONTENDERS = {
     "ours on a model": ours_on_a_model,
     "postgresql floor": postgresql_floor,
     "sqlite floor": sqlite_floor,
+    "redis floor": redis_floor,
     "memory floor": memory_floor,
 }
 
