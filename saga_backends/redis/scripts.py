@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 __all__ = ["SCRIPTS", "Script"]
 
 _FOLDER = files(__package__) / "scripts"
-_PARTS = ("prelude", "newcomer")
+_PARTS = ("prelude", "newcomer", "holding")
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 
 

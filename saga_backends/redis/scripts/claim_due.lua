@@ -9,38 +9,55 @@
 
 local worker, claim_id, limit, lease = take(), take(), take_number(), take_number()
 local favoured, memory, kinds = take(), take(), take_list()
-local wrong = foreign(CLAIM .. claim_id, 'list') or foreign(DUE, 'zset')
-for n = 1, #kinds do wrong = wrong or foreign_lanes(kinds[n]) end
+local claim = CLAIM .. claim_id
+local wrong = closed_list(claim) or denied('PEXPIRE', claim) or closed_zset(DUE)
+for n = 1, #kinds do
+  wrong = wrong or closed_zset(lane_key('0', kinds[n])) or closed_zset(lane_key('1', kinds[n]))
+end
 if wrong then return wrong end
 
 -- What this very claim took before, if its answer was lost.
 local function taken_before()
   local found = {}
-  local ids = redis.call('LRANGE', CLAIM .. claim_id, 0, -1)
+  local ids = redis.call('LRANGE', claim, 0, -1)
   for n = 1, #ids do
-    local row = redis.call('HMGET', SAGA .. ids[n], 'claim', 'worker')
-    if row[1] == claim_id and row[2] == worker then found[#found + 1] = ids[n] end
+    if not foreign_saga(ids[n]) then
+      local row = redis.call('HMGET', SAGA .. ids[n], 'claim', 'worker')
+      if row[1] == claim_id and row[2] == worker then found[#found + 1] = ids[n] end
+    end
   end
   return found
 end
 
--- Up to `limit` due sagas of one lane, oldest first. A key that is no saga hides no other.
+-- Entries of the queues whose saga is gone: cleared away, a bounded number per call.
+local CLEARED = 1000
+local gone = {}
+
+-- Up to `limit` due sagas of one lane, oldest first. A key that is no saga hides no other: pages
+-- grow, so that many of those cost no more than to step over them once.
 local function due_in(lane)
   local found = {}
   for k = 1, #kinds do
-    local key, offset, good = lane_key(lane, kinds[k]), 0, 0
-    while good < limit do
+    local key, offset, size, good = lane_key(lane, kinds[k]), 0, limit, 0
+    while good < limit and #gone < CLEARED do
       local page = redis.call('ZRANGEBYSCORE', key, '-inf', text(now), 'WITHSCORES',
-        'LIMIT', offset, limit)
+        'LIMIT', offset, size)
       for n = 1, #page, 2 do
-        if good < limit and not foreign_saga(page[n])
-          and redis.call('EXISTS', SAGA .. page[n]) == 1 then
-          found[#found + 1] = { id = page[n], due = tonumber(page[n + 1]), kind = kinds[k] }
-          good = good + 1
+        if good == limit or #gone == CLEARED then break end
+        local id = page[n]
+        if not foreign_saga(id) then
+          local row = redis.call('HMGET', SAGA .. id, 'version', 'fence', 'worker', 'reclaims',
+            'lane')
+          if tonumber(row[1]) and tonumber(row[2]) and tonumber(row[4]) and row[5] then
+            found[#found + 1] = { id = id, due = tonumber(page[n + 1]), kind = kinds[k], row = row }
+            good = good + 1
+          elseif redis.call('EXISTS', SAGA .. id) == 0 then
+            gone[#gone + 1] = { key = key, id = id }
+          end
         end
       end
-      if #page < 2 * limit then break end
-      offset = offset + limit
+      if #page < 2 * size then break end
+      offset, size = offset + size, size * 2
     end
   end
   table.sort(found, function(a, b)
@@ -60,29 +77,39 @@ local function pick()
 end
 
 local function hold(one)
-  local saga = SAGA .. one.id
-  local row = redis.call('HMGET', saga, 'version', 'fence', 'worker', 'reclaims', 'lane')
+  local saga, row = SAGA .. one.id, one.row
   local lost = row[3] and 1 or 0
   local due = now + lease
   redis.call('HSET', saga, 'version', text(row[1] + 1), 'fence', text(row[2] + 1),
     'worker', worker, 'claim', claim_id, 'reclaims', text(row[4] + lost),
     'reclaimed', lost, 'due', text(due))
   put_due(one.id, one.kind, row[5], row[5], due)
-  redis.call('RPUSH', CLAIM .. claim_id, one.id)
+  redis.call('RPUSH', claim, one.id)
 end
 
 local ids = taken_before()
 if #ids == 0 and #kinds > 0 then
   local picked = pick()
   for n = 1, #picked do
+    wrong = wrong or denied('HSET', SAGA .. picked[n].id)
+  end
+  if wrong then return wrong end
+  for n = 1, #gone do
+    redis.call('ZREM', gone[n].key, gone[n].id)
+    redis.call('ZREM', DUE, gone[n].id)
+  end
+  for n = 1, #picked do
     hold(picked[n])
     ids[n] = picked[n].id
   end
-  if #ids > 0 then redis.call('PEXPIRE', CLAIM .. claim_id, memory) end
+  if #ids > 0 then redis.call('PEXPIRE', claim, memory) end
 end
-local following = redis.call('ZRANGEBYSCORE', DUE, '(' .. text(now), '+inf', 'WITHSCORES',
-  'LIMIT', 0, 1)
-local answer = { 'claimed', text(now), following[2] or '' }
+local following = text(now)
+if #gone < CLEARED then
+  following = redis.call('ZRANGEBYSCORE', DUE, '(' .. text(now), '+inf', 'WITHSCORES',
+    'LIMIT', 0, 1)[2]
+end
+local answer = { 'claimed', text(now), following or '' }
 for n = 1, #ids do
   answer[#answer + 1] = ids[n]
   answer[#answer + 1] = read(ids[n])

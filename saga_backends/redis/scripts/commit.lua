@@ -17,14 +17,16 @@
 local id, expected, commit_id, seen = take(), take(), take(), take_number()
 local saga = SAGA .. id
 
-local wrong = foreign_saga(id)
+local wrong = closed_saga(id)
 if wrong then return wrong end
 local row = redis.call('HMGET', saga, 'version', 'fence', 'worker', 'due', 'signals', 'status',
   'lane', 'active', 'code', 'kind', 'aggregate', 'created')
 local version, fence, worker, due = row[1], row[2], row[3], row[4]
 local signals, status_before, lane_before, active_before = row[5], row[6], row[7], row[8]
 local code_before, kind, aggregate, created = row[9], row[10], row[11], row[12]
-if not version then return { 'unknown' } end
+if not (version and fence and signals and status_before and lane_before and kind and created) then
+  return { 'unknown' }
+end
 local first = redis.call('HGET', COMMITS .. id, commit_id)
 if first then
   local then_version, then_fence = string.match(first, '^(%d+) (%d+)$')
@@ -55,18 +57,29 @@ for n = 1, take_number() do
   arrived[event_id] = true
   arrived[n] = { event_id, take() }
 end
-local consumed = take_list()
-local tags, facts = take_optional(), {}
-if tags then facts = take_list() end
+local consumed = {}
+for _, event_id in ipairs(take_list()) do
+  if arrived[event_id] or redis.call('HEXISTS', EVENTS .. id, event_id) == 1 then
+    consumed[#consumed + 1] = event_id
+  end
+end
+local tags, facts, facts_before = take_optional(), {}, {}
+if tags then
+  facts = take_list()
+  for _, tag in ipairs(cjson.decode(redis.call('HGET', saga, 'tags'))) do
+    facts_before[#facts_before + 1] = 'tag:' .. tag
+  end
+end
 signals = signals + #arrived
 seen = seen + #arrived
 if lease == 'release' and active == '1' and signals > seen then due = now end
 
 if rests == '0' and waits == '0' and not due then return { 'undue', status } end
-wrong = foreign_indexes(facts) or foreign_lanes(kind)
-  or (status ~= status_before and (foreign(BY .. 'status:' .. status_before, 'zset')
-    or foreign(BY .. 'status:' .. status, 'zset')))
-  or (code and foreign(BY .. 'error:' .. code, 'zset'))
+wrong = closed_indexes(facts) or closed_indexes(facts_before) or closed_queues(kind)
+  or (status ~= status_before and (closed_zset(BY .. 'status:' .. status_before)
+    or closed_zset(BY .. 'status:' .. status)))
+  or (code ~= (code_before or nil) and ((code and closed_zset(BY .. 'error:' .. code))
+    or (code_before and closed_zset(BY .. 'error:' .. code_before))))
 if wrong then return wrong end
 local freed, taken = nil, {}
 if aggregate then
@@ -81,6 +94,8 @@ end
 local spawned = {}
 for _ = 1, take_number() do
   local new = take_new()
+  wrong = foreign(SAGA .. new.id, 'hash')
+  if wrong then return wrong end
   if redis.call('EXISTS', SAGA .. new.id) == 0 then
     wrong = refuse_new(new, freed, taken)
     if wrong then return wrong end
@@ -130,14 +145,9 @@ for n = 1, #arrived do
   redis.call('HSET', EVENTS .. id, arrived[n][1], '0')
   redis.call('RPUSH', INBOX .. id, text(now) .. ' ' .. arrived[n][2])
 end
-for n = 1, #consumed do
-  if redis.call('HEXISTS', EVENTS .. id, consumed[n]) == 1 then
-    redis.call('HSET', EVENTS .. id, consumed[n], '1')
-  end
-end
+for n = 1, #consumed do redis.call('HSET', EVENTS .. id, consumed[n], '1') end
 if tags then
-  local before = cjson.decode(redis.call('HGET', saga, 'tags'))
-  for n = 1, #before do redis.call('ZREM', BY .. 'tag:' .. before[n], id) end
+  for n = 1, #facts_before do redis.call('ZREM', BY .. facts_before[n], id) end
   redis.call('HSET', saga, 'tags', tags)
   for n = 1, #facts do redis.call('ZADD', BY .. facts[n], created, id) end
 end

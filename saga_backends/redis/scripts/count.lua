@@ -8,7 +8,8 @@
 
 local created_after, created_before, overdue = take_optional(), take_optional(), take_optional()
 local facts = take_list()
-local wrong = foreign_indexes(facts)
+local wrong = foreign(DUE, 'zset')
+for n = 1, #facts do wrong = wrong or foreign(BY .. facts[n], 'zset') end
 if wrong then return wrong end
 if overdue then
   return { 'count', text(redis.call('ZCOUNT', DUE, '-inf', text(now - overdue))) }

@@ -2,15 +2,15 @@
 
 -- Takes one new saga from the arguments: id, name, definition version, fingerprint, kind,
 -- [aggregate], [trace], data, tags (JSON), facts (a list), state (opaque), status, lane, active
--- (1 or 0), waits (1 if for a named thing),
--- rests (1 if it needs neither that nor a due time), [error code], [worker], [lease in us], [delay in
--- us], [at], entries (a list).
+-- (1 or 0), waits (1 if for a named thing), rests (1 if it needs neither that nor a due time),
+-- [error code], [worker], [lease in us], [delay in us], [at], entries (a list).
 local function take_new()
   local new = {
     id = take(), name = take(), definition = take(), fingerprint = take(), kind = take(),
     aggregate = take_optional(), trace = take_optional(), data = take(), tags = take(),
     facts = take_list(), state = take(), status = take(), lane = take(), active = take(),
-    waits = take(), rests = take(), code = take_optional(), worker = take_optional(), lease = take_optional(),
+    waits = take(), rests = take(), code = take_optional(), worker = take_optional(),
+    lease = take_optional(),
   }
   new.due = take_due()
   if new.lease then new.due = now + tonumber(new.lease) end
@@ -21,7 +21,7 @@ end
 -- Returns why it cannot be written, or nil. `freed` and `taken` are aggregates that the same
 -- script frees and takes.
 local function refuse_new(new, freed, taken)
-  local wrong = foreign_saga(new.id) or foreign_indexes(new.facts) or foreign_lanes(new.kind)
+  local wrong = closed_saga(new.id) or closed_indexes(new.facts) or closed_queues(new.kind)
   if wrong then return wrong end
   if new.active == '1' and new.aggregate then
     local holder = taken[new.aggregate] or redis.call('HGET', AGGREGATES, new.aggregate)

@@ -5,7 +5,7 @@
 -- ARGV  the newest format that the caller knows
 -- Returns {'format', number}; {'foreign', key, found, expected}.
 
-local wrong = foreign(prefix .. 'meta', 'hash')
+local wrong = closed_hash(prefix .. 'meta')
 if wrong then return wrong end
 redis.call('HSETNX', prefix .. 'meta', 'format', take())
 return { 'format', redis.call('HGET', prefix .. 'meta', 'format') }

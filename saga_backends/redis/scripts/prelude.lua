@@ -17,6 +17,7 @@
 --   by:<fact>       zset    sagas with an indexed fact -> their creation
 --
 -- A script checks everything before it writes anything: an error would not undo what came before.
+-- So it looks at the type of every key, and at what the user may do to those that it writes.
 
 local prefix = KEYS[1]
 local SAGA, HISTORY, COMMITS = prefix .. 'saga:', prefix .. 'history:', prefix .. 'commits:'
@@ -67,16 +68,40 @@ local function foreign_saga(id)
     or foreign(EVENTS .. id, 'hash')
 end
 
-local function foreign_indexes(facts)
-  local wrong = foreign(AGGREGATES, 'hash') or foreign(DUE, 'zset') or foreign(ENDED, 'zset')
-  for n = 1, #facts do wrong = wrong or foreign(BY .. facts[n], 'zset') end
+-- Returns an error if the user may not do that to the key: an ACL stops a script at the first
+-- command that it denies, and what the script wrote before would stay.
+local function denied(command, key)
+  if not redis.acl_check_cmd(command, key, '1', '1') then
+    return { err = 'NOPERM this user may not run ' .. command .. " on '" .. key .. "'" }
+  end
+end
+
+-- Returns why a script cannot write to a hash, a list or a sorted set.
+local function closed_hash(key)
+  return foreign(key, 'hash') or denied('HSET', key) or denied('HDEL', key)
+end
+local function closed_list(key) return foreign(key, 'list') or denied('RPUSH', key) end
+local function closed_zset(key)
+  return foreign(key, 'zset') or denied('ZADD', key) or denied('ZREM', key)
+end
+
+local function closed_saga(id)
+  return closed_hash(SAGA .. id) or closed_list(HISTORY .. id) or closed_hash(COMMITS .. id)
+    or closed_list(INBOX .. id) or closed_hash(EVENTS .. id)
+end
+
+local function closed_indexes(facts)
+  local wrong = closed_hash(AGGREGATES) or closed_zset(ENDED)
+  for n = 1, #facts do wrong = wrong or closed_zset(BY .. facts[n]) end
   return wrong
 end
 
 local function lane_key(lane, kind) return DUE .. ':' .. lane .. ':' .. kind end
 
-local function foreign_lanes(kind)
-  return foreign(lane_key('0', kind), 'zset') or foreign(lane_key('1', kind), 'zset')
+-- The queues of one kind, and the channel on which what is due is told.
+local function closed_queues(kind)
+  return closed_zset(DUE) or closed_zset(lane_key('0', kind)) or closed_zset(lane_key('1', kind))
+    or denied('PUBLISH', WAKE)
 end
 
 -- Takes `delay` and `at`, both optional, and returns the earlier one as a time, or nil.

@@ -6,7 +6,7 @@
 -- Returns {'purged', how many, how many were looked at}; {'foreign', key, found, expected}.
 
 local until_then, limit = text(now - take_number()), take_number()
-local wrong = foreign(ENDED, 'zset') or foreign(DUE, 'zset')
+local wrong = closed_zset(ENDED)
 if wrong then return wrong end
 local ids = redis.call('ZRANGEBYSCORE', ENDED, '-inf', until_then, 'LIMIT', 0, limit)
 
@@ -22,11 +22,14 @@ end
 local rows = {}
 for n = 1, #ids do
   wrong = foreign(SAGA .. ids[n], 'hash')
+  for _, kept in ipairs({ SAGA, HISTORY, COMMITS, INBOX, EVENTS }) do
+    wrong = wrong or denied('UNLINK', kept .. ids[n])
+  end
   if wrong then return wrong end
   local row = redis.call('HMGET', SAGA .. ids[n], 'name', 'definition', 'status', 'aggregate',
     'code', 'tags', 'kind')
   if row[1] then
-    wrong = foreign_indexes(facts_of(row)) or foreign_lanes(row[7])
+    wrong = closed_indexes(facts_of(row)) or closed_queues(row[7])
     if wrong then return wrong end
     rows[n] = row
   end

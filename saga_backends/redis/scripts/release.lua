@@ -4,23 +4,16 @@
 -- KEYS  1: the namespace's prefix
 -- ARGV  worker, delay in us, then for each saga its id and fence
 -- Returns {'released', how many}; {'foreign', key, found, expected}.
+-- include: holding
 
 local worker, due = take(), now + take_number()
-local wrong = foreign(DUE, 'zset')
+local held, wrong = take_held(worker)
 if wrong then return wrong end
-local released = 0
-while argument < #ARGV do
-  local id, fence = take(), take()
-  local saga = SAGA .. id
-  if not foreign(saga, 'hash') then
-    local row = redis.call('HMGET', saga, 'worker', 'fence', 'kind', 'lane')
-    if row[1] == worker and row[2] == fence and not foreign_lanes(row[3]) then
-      redis.call('HDEL', saga, 'worker', 'claim', 'reclaimed')
-      redis.call('HSET', saga, 'due', text(due))
-      put_due(id, row[3], row[4], row[4], due)
-      released = released + 1
-    end
-  end
+for n = 1, #held do
+  local one = held[n]
+  redis.call('HDEL', SAGA .. one.id, 'worker', 'claim', 'reclaimed')
+  redis.call('HSET', SAGA .. one.id, 'due', text(due))
+  put_due(one.id, one.kind, one.lane, one.lane, due)
 end
-if released > 0 then wake_if_due(due) end
-return { 'released', text(released) }
+if #held > 0 then wake_if_due(due) end
+return { 'released', text(#held) }

@@ -18,7 +18,7 @@ local facts, row, entries, commits = take_list(), take_list(), take_list(), take
 local event_ids, signals, consumed = take_list(), take_list(), take_list()
 local saga = SAGA .. id
 
-local wrong = foreign_saga(id) or foreign_indexes(facts) or foreign_lanes(kind)
+local wrong = closed_saga(id) or closed_indexes(facts) or closed_queues(kind)
 if wrong then return wrong end
 if redis.call('EXISTS', saga) == 1 then
   -- The answer to this very write may have been lost.

@@ -8,15 +8,15 @@
 
 local id, event_id, signal = take(), take(), take()
 local saga = SAGA .. id
-local wrong = foreign_saga(id)
+local wrong = closed_saga(id)
 if wrong then return wrong end
 local row = redis.call('HMGET', saga, 'worker', 'active', 'due', 'waits', 'kind', 'lane', 'signals')
 local worker, active, due, waits, kind, lane = row[1], row[2], row[3], row[4], row[5], row[6]
-if not active then return { 'unknown' } end
+if not (active and kind and lane and row[7]) then return { 'unknown' } end
 local held = worker and '1' or '0'
 if active == '0' then return { 'ended', held } end
 if redis.call('HEXISTS', EVENTS .. id, event_id) == 1 then return { 'duplicate', held } end
-wrong = foreign(DUE, 'zset') or foreign_lanes(kind)
+wrong = closed_queues(kind)
 if wrong then return wrong end
 
 redis.call('HSET', EVENTS .. id, event_id, '0')
