@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
-from saga_backends.redis.address import make_calls, make_client, safe
+from saga_backends.redis.address import close, make_calls, make_client, safe
 from saga_backends.redis.durability import check_durability, check_version
 from saga_backends.redis.faults import our_errors
 from saga_backends.redis.options import RedisOptions
@@ -33,10 +33,8 @@ async def open_redis(
         await store.check_format()
         yield store
     finally:
-        with suppress(Exception):
-            await calls.aclose()
-        with suppress(Exception):
-            await client.aclose()
+        await calls.aclose()
+        await close(client)
 
 
 @hookimpl

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from saga_backends.redis.lines import Lines
 from saga_backends.redis.options import RedisOptions
+from saga_backends.redis.routing import Routed
 from saga_core.errors import StoreUrlError
 
-__all__ = ["make_calls", "make_client", "safe"]
+__all__ = ["close", "make_calls", "make_client", "safe"]
 
 POOL = 10
 """Connections beside the lines: for checks at open and for wake-ups."""
-FORMS = "redis://host, redis+tls://, redis+unix:///socket, redis+cluster:// or redis+sentinel://"
+CLUSTER_CALLS = 32
+"""How many calls to a cluster are under way at once; each has a connection of its own."""
+FORMS = (
+    "redis://host:6379/0, redis+tls://host, redis+unix:///path, redis+cluster://host or "
+    "redis+sentinel://host:26379/service, each with user:password@ before the host if wanted"
+)
+WAYS = {"tls", "unix", "cluster", "sentinel"}
 
 
 def safe(url: str) -> str:
     """Return the URL without a password and without its query."""
-    parts = urlsplit(url)
-    name, at, place = parts.netloc.rpartition("@")
-    user = name.partition(":")[0] + at if name.partition(":")[0] else ""
-    return urlunsplit((parts.scheme, user + place, parts.path, "", ""))
+    scheme, _, rest = url.partition("://")
+    # A password may hold any character, also those that should have been written as %xx.
+    login, at, place = rest.rpartition("@")
+    user = login.partition(":")[0]
+    place = re.split(r"[?#]", place, maxsplit=1)[0]
+    return f"{scheme}://{user}{at if user else ''}{place}"
 
 
 def make_client(url: str, options: RedisOptions) -> Any:
@@ -39,33 +52,38 @@ def make_client(url: str, options: RedisOptions) -> Any:
     """
     scheme, _, rest = url.partition("://")
     how = set(scheme.split("+")[1:])
-    unknown = how - {"tls", "unix", "cluster", "sentinel"}
-    if scheme.split("+")[0] != "redis" or unknown or len(how - {"tls"}) > 1:
-        raise StoreUrlError(f"a Redis URL is one of {FORMS}, each with a +tls if wanted")
-    if "unix" not in how and not urlsplit(f"redis://{rest}").netloc.rpartition("@")[2]:
-        raise StoreUrlError("a Redis URL looks like redis://user:password@host:6379/0")
-    try:
-        if "sentinel" in how:
-            return _behind_sentinel(rest, options, tls="tls" in how)
-        if "cluster" in how:
-            inner = ("rediss" if "tls" in how else "redis") + f"://{rest}"
-            return RedisCluster.from_url(inner, **_settings(options))
-        inner = "unix" if "unix" in how else "rediss" if "tls" in how else "redis"
-        pool = BlockingConnectionPool.from_url(
-            f"{inner}://{rest}",
-            max_connections=POOL,
-            timeout=options.command_timeout,
-            **_settings(options),
+    if scheme.split("+")[0] != "redis" or how - WAYS or len(how - {"tls"}) > 1:
+        raise StoreUrlError(f"{safe(url)}: a Redis URL is one of {FORMS}")
+    if re.search(r"[/?#].*@", rest.partition("?")[0]) or ("@" in rest and "#" in rest):
+        raise StoreUrlError(
+            f"{safe(url)}: characters such as / ? # @ in a user or password are written as %2F, "
+            "%3F, %23, %40"
         )
-        return Redis.from_pool(pool)
-    except (ValueError, TypeError) as error:
-        raise StoreUrlError(f"{safe(url)}: {error}") from None
+    try:
+        if "unix" in how:
+            return _single(f"unix://{rest}", rest, options)
+        inner = f"{'rediss' if 'tls' in how else 'redis'}://{rest}"
+        if "sentinel" in how:
+            return _behind_sentinel(inner, options, tls="tls" in how)
+        parts = urlsplit(inner)
+        if not parts.hostname:
+            raise ValueError("there is no host in it")
+        if "cluster" in how:
+            if parts.path.strip("/") not in ("", "0"):
+                raise ValueError("a cluster has only the database 0")
+            return RedisCluster.from_url(inner, **_settings(options))
+        if not re.fullmatch(r"/?\d*/?", parts.path):
+            raise ValueError(f"the database is a number, not {parts.path.strip('/')!r}")
+        return _single(inner, parts.netloc, options)
+    except (ValueError, TypeError, exceptions.RedisError) as error:
+        words = str(error).replace("AbstractConnection.__init__() got an ", "")
+        raise StoreUrlError(f"{safe(url)}: {words}; a Redis URL is one of {FORMS}") from None
 
 
 def make_calls(client: Any, options: RedisOptions) -> Any:
-    """Return what sends the scripts: lines, or a cluster's client, which must route each call."""
+    """Return what sends the scripts: lines, or what routes each call to a cluster's node."""
     if isinstance(client, RedisCluster):
-        return client
+        return Routed(client, size=CLUSTER_CALLS)
     pool = client.connection_pool
     settings = pool.connection_kwargs | {
         # The lines watch over the time of a whole group, and send it again themselves.
@@ -80,9 +98,21 @@ def make_calls(client: Any, options: RedisOptions) -> Any:
     )
 
 
+async def close(client: Any) -> None:
+    """Close the client's connections, and those to the sentinels."""
+    with suppress(Exception):
+        await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        with suppress(Exception):
+            await sentinel.aclose()
+
+
 def _settings(options: RedisOptions) -> dict[str, Any]:
     return {
         "decode_responses": True,
+        # What we wrote is UTF-8; what somebody else wrote is told of, not fallen over.
+        "encoding_errors": "replace",
         "socket_connect_timeout": options.connect_timeout,
         "socket_timeout": options.command_timeout,
         "socket_keepalive": True,
@@ -94,27 +124,49 @@ def _settings(options: RedisOptions) -> dict[str, Any]:
     }
 
 
-def _behind_sentinel(rest: str, options: RedisOptions, *, tls: bool) -> Any:
-    parts = urlsplit(f"redis://{rest}")
-    login, _, places = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    service, _, database = parts.path.strip("/").partition("/")
-    if not service:
-        raise StoreUrlError(
-            "redis+sentinel:// needs the name of the service: redis+sentinel://host:26379/mymaster"
-        )
-    sentinels = []
-    for place in places.split(","):
-        host, _, port = place.rpartition(":") if ":" in place else (place, "", "26379")
-        sentinels.append((host, int(port)))
-    settings = _settings(options) | {"db": int(database or 0)} | dict(parse_qsl(parts.query))
-    if user:
-        settings["username"] = unquote(user)
-    if password:
-        settings["password"] = unquote(password)
-    if tls:
-        settings["ssl"] = True
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        sentinels, sentinel_kwargs={"socket_timeout": options.connect_timeout}
+def _single(url: str, place: str, options: RedisOptions) -> Any:
+    if not place:
+        raise ValueError("there is no host or path in it")
+    pool = BlockingConnectionPool.from_url(
+        url, max_connections=POOL, timeout=options.command_timeout, **_settings(options)
     )
-    return sentinel.master_for(service, **settings)
+    _check_settings(pool)
+    return Redis.from_pool(pool)
+
+
+def _check_settings(pool: Any) -> None:
+    """Make a connection, unconnected, so that what the query sets is refused here if at all."""
+    pool.connection_class(**pool.connection_kwargs)
+
+
+def _behind_sentinel(url: str, options: RedisOptions, *, tls: bool) -> Any:
+    parts = urlsplit(url)
+    login, at, places = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not places:
+        raise ValueError("it needs sentinels and a service, redis+sentinel://host:26379/mymaster")
+    sentinels = [_host_and_port(place) for place in places.split(",")]
+    chosen: dict[str, Any] = dict(
+        parse_url(parts._replace(netloc=f"{login}{at}host", path=f"/{database}").geturl())
+    )
+    for name in ("host", "port", "connection_class"):
+        chosen.pop(name, None)
+    if tls:
+        chosen["ssl"] = True
+    # Sentinels have users of their own, and the certificates of the servers.
+    watch = {name: value for name, value in chosen.items() if name.startswith("ssl")}
+    for name in ("username", "password"):
+        if f"sentinel_{name}" in chosen:
+            watch[name] = chosen.pop(f"sentinel_{name}")
+    limits = {"socket_timeout": options.connect_timeout, "socket_connect_timeout": 2.0}
+    sentinel = Sentinel(sentinels, sentinel_kwargs=limits | watch)  # type: ignore[no-untyped-call]
+    client = sentinel.master_for(service, **(_settings(options) | chosen))
+    _check_settings(client.connection_pool)
+    return client
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{place}")
+    if not parts.hostname:
+        raise ValueError("a sentinel without a host")
+    return parts.hostname, parts.port or 26379

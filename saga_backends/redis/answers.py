@@ -9,14 +9,27 @@ from typing import Any
 from uuid import UUID
 
 from saga_backends.redis.moments import moment
+from saga_core.errors import SchemaError
 from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 
 __all__ = ["entries_of", "entry_of", "record_of", "signals_of"]
 
+_NOT_OURS = (ValueError, TypeError, KeyError, IndexError)
+
 
 def entry_of(seq: int, text: str) -> tuple[HistoryEntry, UUID | None]:
-    """Read a history entry, and which commit wrote it."""
+    """Read a history entry, and which commit wrote it. Raises `SchemaError`."""
+    try:
+        return _entry(seq, text)
+    except _NOT_OURS as error:
+        raise SchemaError(
+            f"entry {seq} of a history is not what this library writes: something else writes to "
+            "the keys of this namespace"
+        ) from error
+
+
+def _entry(seq: int, text: str) -> tuple[HistoryEntry, UUID | None]:
     version, at, commit_id, rest = text.split(" ", 3)
     kind, step_id, attempt, inp, output, error, error_code, actor, reason = json.loads(rest[1:])
     entry = HistoryEntry(
@@ -70,7 +83,24 @@ def record_of(
     outputs: tuple[HistoryEntry, ...] = (),
     reclaimed: bool = False,
 ) -> SagaRecord:
-    """Make a record of a row in the order of `FIELDS` in prelude.lua."""
+    """Make a record of a row in the order of `FIELDS` in prelude.lua. Raises `SchemaError`."""
+    try:
+        return _record(saga_id, row, now, outputs, reclaimed)
+    except _NOT_OURS as error:
+        raise SchemaError(
+            f"the row of saga {saga_id} is not what this library writes: something else writes to "
+            "the keys of this namespace",
+            saga_id=saga_id,
+        ) from error
+
+
+def _record(
+    saga_id: UUID,
+    row: Sequence[Any],
+    now: datetime,
+    outputs: tuple[HistoryEntry, ...],
+    reclaimed: bool,
+) -> SagaRecord:
     (
         name,
         definition,

@@ -49,7 +49,7 @@ def our_errors(where: str) -> Iterator[None]:
         raise _refused(where, error) from error
     except (exceptions.DataError, UnicodeEncodeError) as error:
         raise PayloadError(f"{where} cannot hold a value: {error}") from error
-    except exceptions.RedisError as error:
+    except (exceptions.RedisError, exceptions.RedisClusterException) as error:
         raise StoreUnavailableError(f"{where}: {type(error).__name__}: {error}") from error
 
 

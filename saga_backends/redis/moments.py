@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 __all__ = ["instant", "micros", "moment"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -22,4 +23,7 @@ def instant(at: datetime) -> int:
 
 def moment(text: str) -> datetime:
     """Read a time that a script gave."""
-    return EPOCH + timedelta(microseconds=int(text))
+    try:
+        return EPOCH + timedelta(microseconds=int(text))
+    except OverflowError:  # a delay so long that it never ends
+        return LAST

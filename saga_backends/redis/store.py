@@ -44,8 +44,8 @@ __all__ = ["RedisStore"]
 ZERO = timedelta(0)
 FORMAT = 1
 """Of the keys of a namespace. It rises when older code could no longer work with them."""
-CLAIM_MEMORY = timedelta(days=1)
-"""For how long a claim can be repeated."""
+CLAIM_MEMORY = timedelta(minutes=1)
+"""For how long a claim can be repeated, beside twice its lease: then others may take its sagas."""
 
 
 class RedisStore(RedisCatalog):
@@ -64,11 +64,11 @@ class RedisStore(RedisCatalog):
 
     async def check_format(self) -> None:
         """Note the format of a new namespace; raise `SchemaError` for one from the future."""
-        found = int((await self._run("open", [FORMAT]))[1])
-        if found > FORMAT:
+        found = (await self._run("open", [FORMAT]))[1]
+        if not found.isdecimal() or int(found) > FORMAT:
             raise SchemaError(
-                f"namespace '{self.namespace}' of {self._where} has format {found}, this library "
-                f"knows {FORMAT}: upgrade saga-core"
+                f"namespace '{self.namespace}' of {self._where} has format {found!r}, this "
+                f"library knows {FORMAT}: upgrade saga-core"
             )
 
     # --- the saga log ---------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class RedisStore(RedisCatalog):
     ) -> Claims:
         """Take due sagas by one script; see `WorkQueue.claim_due`."""
         kinds = [kind_of(one.saga_name, one.definition_version, one.fingerprint) for one in only]
-        memory = max(CLAIM_MEMORY, 2 * lease) // timedelta(milliseconds=1)
+        memory = (CLAIM_MEMORY + 2 * lease) // timedelta(milliseconds=1)
         answer = await self._run(
             "claim_due",
             [

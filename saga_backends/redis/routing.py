@@ -1,0 +1,47 @@
+"""Calls to a cluster, which redis-py's own client sends to the node that has the namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis import exceptions
+
+from saga_backends.redis.lines import CLOSED
+
+__all__ = ["Routed"]
+
+
+class Routed:
+    """Sends commands through a cluster's client, at most `size` at once, each in its own task.
+
+    The client would connect again after it was closed; this does not.
+    """
+
+    def __init__(self, client: Any, *, size: int) -> None:
+        self._client = client
+        self._room = asyncio.Semaphore(size)
+        self._busy: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def execute_command(self, *command: Any) -> Any:
+        """Return the answer. Raises what redis-py raises."""
+        async with self._room:
+            if self._closed:
+                raise exceptions.ConnectionError(CLOSED)
+            task = asyncio.ensure_future(self._client.execute_command(*command))
+            self._busy.add(task)
+            task.add_done_callback(self._busy.discard)
+            try:
+                return await task
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise exceptions.ConnectionError(CLOSED) from None
+                raise
+
+    async def aclose(self) -> None:
+        """Send nothing more; what is in flight gets no answer but an error."""
+        self._closed = True
+        for task in self._busy:
+            task.cancel()
+        await asyncio.gather(*self._busy, return_exceptions=True)
