@@ -107,7 +107,7 @@ local function matches(id)
     local due = redis.call('ZSCORE', DUE, id)
     if not due or tonumber(due) > tonumber(late) then return false end
   end
-  return redis.call('HEXISTS', SAGA .. id, 'created') == 1
+  return not foreign(SAGA .. id, 'hash') and redis.call('HEXISTS', SAGA .. id, 'created') == 1
 end
 
 local answer, found, last = { 'page', text(now), '', '', '0' }, 0, nil

@@ -1,0 +1,116 @@
+"""A key of ours that holds somebody else's value: told, nothing changed, mended, gone on."""
+
+from __future__ import annotations
+
+import pytest
+
+from saga_backends.redis.scripts import SCRIPTS
+from saga_core import SagaStore, SchemaError, open_store
+from saga_core.records import Held
+from saga_testing.conformance.sagas import LEASE, ME, claim, new_saga
+from saga_testing.servers import RedisServer
+from tests.redis.keys import Keys
+from tests.redis.scene import CALLS, identity, set_scene
+
+PASSED_OVER = {
+    "claim_due": {"saga", "history", "commits", "inbox", "events"},
+    "renew": {"saga"},
+    "release": {"saga"},
+    "purge": {"history", "commits", "inbox", "events"},
+}
+"""Kinds of keys that hide nothing else: a saga that is spoiled is no saga; what is deleted may be
+anything."""
+
+
+def test_every_script_is_called_in_the_scene() -> None:
+    assert {name.partition(" ")[0] for name in CALLS} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("verb", CALLS)
+async def test_wrong_type_at_a_key_is_refused_before_anything_is_written(
+    redis: RedisServer, keys: Keys, namespace: str, verb: str
+) -> None:
+    looked_at: set[str] = set()
+    number = 0
+    while True:
+        number += 1
+        async with open_store(redis.url, namespace=f"{namespace}_{number}") as store:
+            scene = await set_scene(store)
+            own = Keys(keys.client, store.namespace)
+            if number == 1:
+                # A rehearsal: which keys there are, and which of them the verb writes.
+                before = await own.content()
+                await CALLS[verb](scene)
+                after = await own.content()
+                left = sorted(before | after)
+                written = {name for name in left if before.get(name) != after.get(name)}
+                continue
+            while left:
+                name = left.pop()
+                kept = await own.spoil(name)
+                content = await own.content()
+                try:
+                    await CALLS[verb](scene)
+                except SchemaError as error:
+                    words = str(error)
+                    assert f"'{own.prefix}{name}' holds a string" in words
+                    assert await own.content() == content, name
+                    looked_at.add(name)
+                    await own.mend(name, kept)
+                else:
+                    break  # on with a new scene: this one has changed
+            else:
+                await CALLS[verb](scene)  # all is mended: it goes on
+                break
+    passed = {name for name in written if name.partition(":")[0] in PASSED_OVER.get(verb, ())}
+    assert written - passed <= looked_at
+
+
+async def test_spoiled_saga_hides_no_other_from_a_claim(store: SagaStore, keys: Keys) -> None:
+    spoiled, sound = new_saga(saga_id=identity("spoiled")), new_saga()
+    for new in (spoiled, sound):
+        await store.create(new)
+    kept = await keys.spoil(f"saga:{spoiled.saga_id}")
+    content = await keys.content()
+    (record,) = (await claim(store, limit=1)).records
+    assert record.saga_id == sound.saga_id
+    name = f"saga:{spoiled.saga_id}"
+    assert (await keys.content())[name] == content[name]
+    held = [Held(spoiled.saga_id, 0), Held(record.saga_id, record.fence)]
+    assert set(await store.renew(ME, held, LEASE)) == {sound.saga_id}
+    await keys.mend(f"saga:{spoiled.saga_id}", kept)
+    (record,) = (await claim(store, limit=1)).records
+    assert record.saga_id == spoiled.saga_id
+
+
+async def test_hash_that_is_not_ours_is_no_saga(store: SagaStore, keys: Keys) -> None:
+    new, sound = new_saga(), new_saga()
+    for one in (new, sound):
+        await store.create(one)
+    key = f"{keys.prefix}saga:{new.saga_id}"
+    await keys.client.delete(key)
+    await keys.client.hset(key, mapping={"name": "x", "version": "one", "state": "{"})
+    assert [one.saga_id for one in (await claim(store)).records] == [sound.saga_id]
+    with pytest.raises(SchemaError, match=str(new.saga_id)):
+        await store.load(new.saga_id)
+    await keys.client.hset(key, "name", b"\xff\xfe")
+    with pytest.raises(SchemaError, match=str(new.saga_id)):
+        await store.load(new.saga_id)
+
+
+async def test_entry_that_is_not_ours_is_told(store: SagaStore, keys: Keys) -> None:
+    new = new_saga()
+    await store.create(new)
+    await keys.client.rpush(f"{keys.prefix}history:{new.saga_id}", "somebody else's")
+    with pytest.raises(SchemaError, match="entry 1"):
+        await store.history(new.saga_id)
+
+
+@pytest.mark.parametrize("found", ["2", "999", "soon"])
+async def test_format_of_the_future_is_refused(
+    redis: RedisServer, store: SagaStore, keys: Keys, found: str
+) -> None:
+    await keys.client.hset(f"{keys.prefix}meta", "format", found)
+    with pytest.raises(SchemaError, match=f"'{found}'.*upgrade saga-core"):
+        async with open_store(redis.url, namespace=store.namespace):
+            pass
