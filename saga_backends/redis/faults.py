@@ -16,6 +16,9 @@ _LOGIN_ERRORS = (
     exceptions.AuthorizationError,
 )
 
+_DENIALS = ("ACL failure in script", "The user executing the script can't", "NOPERM")
+"""How Valkey and Redis say that a script may not do something."""
+
 
 @contextmanager
 def our_errors(where: str) -> Iterator[None]:
@@ -25,10 +28,7 @@ def our_errors(where: str) -> Iterator[None]:
     except SagaError:
         raise
     except exceptions.NoPermissionError as error:
-        raise StoreUnavailableError(
-            f"{where} denies the user something that the store needs ({error}); "
-            "docs/redis.md lists the rules of a sufficient ACL user"
-        ) from error
+        raise _denied(where, error) from error
     except _LOGIN_ERRORS as error:
         raise StoreUnavailableError(f"{where} refused the login: {error}") from error
     except exceptions.ReadOnlyError as error:
@@ -53,8 +53,17 @@ def our_errors(where: str) -> Iterator[None]:
         raise StoreUnavailableError(f"{where}: {type(error).__name__}: {error}") from error
 
 
+def _denied(where: str, error: exceptions.ResponseError) -> SagaError:
+    return StoreUnavailableError(
+        f"{where} denies the user something that the store needs ({error}); "
+        "docs/redis.md lists the rules of a sufficient ACL user"
+    )
+
+
 def _refused(where: str, error: exceptions.ResponseError) -> SagaError:
     text = str(error)
+    if any(words in text for words in _DENIALS):
+        return _denied(where, error)
     if "WRONGTYPE" in text:
         return SchemaError(f"{where}: a key of this namespace holds something else ({text})")
     if "unknown command" in text.lower() or "Unexpected engine" in text:

@@ -22,8 +22,10 @@ local function taken_before()
   local ids = redis.call('LRANGE', claim, 0, -1)
   for n = 1, #ids do
     if not foreign_saga(ids[n]) then
-      local row = redis.call('HMGET', SAGA .. ids[n], 'claim', 'worker')
-      if row[1] == claim_id and row[2] == worker then found[#found + 1] = ids[n] end
+      local row = redis.call('HMGET', SAGA .. ids[n], 'claim', 'worker', 'reclaimed')
+      if row[1] == claim_id and row[2] == worker then
+        found[#found + 1] = { id = ids[n], lost = row[3] }
+      end
     end
   end
   return found
@@ -78,17 +80,17 @@ end
 
 local function hold(one)
   local saga, row = SAGA .. one.id, one.row
-  local lost = row[3] and 1 or 0
+  one.lost = row[3] and '1' or '0'
   local due = now + lease
   redis.call('HSET', saga, 'version', text(row[1] + 1), 'fence', text(row[2] + 1),
-    'worker', worker, 'claim', claim_id, 'reclaims', text(row[4] + lost),
-    'reclaimed', lost, 'due', text(due))
+    'worker', worker, 'claim', claim_id, 'reclaims', text(row[4] + one.lost),
+    'reclaimed', one.lost, 'due', text(due))
   put_due(one.id, one.kind, row[5], row[5], due)
   redis.call('RPUSH', claim, one.id)
 end
 
-local ids = taken_before()
-if #ids == 0 and #kinds > 0 then
+local taken = taken_before()
+if #taken == 0 and #kinds > 0 then
   local picked = pick()
   for n = 1, #picked do
     wrong = wrong or denied('HSET', SAGA .. picked[n].id)
@@ -100,9 +102,9 @@ if #ids == 0 and #kinds > 0 then
   end
   for n = 1, #picked do
     hold(picked[n])
-    ids[n] = picked[n].id
+    taken[n] = picked[n]
   end
-  if #ids > 0 then redis.call('PEXPIRE', claim, memory) end
+  if #taken > 0 then redis.call('PEXPIRE', claim, memory) end
 end
 local following = text(now)
 if #gone < CLEARED then
@@ -110,10 +112,10 @@ if #gone < CLEARED then
     'LIMIT', 0, 1)[2]
 end
 local answer = { 'claimed', text(now), following or '' }
-for n = 1, #ids do
-  answer[#answer + 1] = ids[n]
-  answer[#answer + 1] = read(ids[n])
-  answer[#answer + 1] = outputs_of(ids[n])
-  answer[#answer + 1] = redis.call('HGET', SAGA .. ids[n], 'reclaimed') or '0'
+for n = 1, #taken do
+  answer[#answer + 1] = taken[n].id
+  answer[#answer + 1] = read(taken[n].id)
+  answer[#answer + 1] = outputs_of(taken[n].id)
+  answer[#answer + 1] = taken[n].lost or '0'
 end
 return answer
