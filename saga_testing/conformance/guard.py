@@ -9,10 +9,13 @@ from saga_testing.conformance.catalog import CatalogRules
 from saga_testing.conformance.claims import ClaimRules
 from saga_testing.conformance.concurrency import ConcurrencyRules
 from saga_testing.conformance.creation import CreationRules
+from saga_testing.conformance.durability import DurabilityRules
 from saga_testing.conformance.export import ExportRules
+from saga_testing.conformance.handles import HandleRules
 from saga_testing.conformance.history import HistoryRules
 from saga_testing.conformance.leases import LeaseRules
 from saga_testing.conformance.payloads import PayloadRules
+from saga_testing.conformance.processes import ProcessRules
 from saga_testing.conformance.repeats import RepeatRules
 from saga_testing.conformance.retention import RetentionRules
 from saga_testing.conformance.signals import SignalRules
@@ -36,6 +39,9 @@ TOPICS = (
     ConcurrencyRules,
     CancellationRules,
     WakeupRules,
+    HandleRules,
+    DurabilityRules,
+    ProcessRules,
 )
 
 
@@ -59,6 +65,9 @@ class StoreConformance(
     ConcurrencyRules,
     CancellationRules,
     WakeupRules,
+    HandleRules,
+    DurabilityRules,
+    ProcessRules,
 ):
     """All rules. Subclass it in one test module, beside a sync fixture `harness`:
 

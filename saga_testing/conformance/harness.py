@@ -15,7 +15,12 @@ __all__ = ["StoreHarness"]
 
 
 class StoreHarness(ABC):
-    """One empty store, for one test. Yielded by the sync pytest fixture `harness`."""
+    """One empty store, for one test. Yielded by the sync pytest fixture `harness`.
+
+    For a store that is `MULTI_PROCESS` or `DURABLE` some rules run in other processes, to which
+    the harness travels by pickle: keep in it what names the store (a path, a URL, a prefix), open
+    things only in its methods, and define the class in a module.
+    """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     """Which optional topics run. Declare what `BackendSpec.capabilities` declares."""
@@ -28,7 +33,7 @@ class StoreHarness(ABC):
         """
 
     @abstractmethod
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         """Move the stored times of one saga into the past: due_at, created_at, updated_at.
 
         So leases end and retries fall due at once, without waiting and without a clock in the

@@ -25,13 +25,17 @@ class MemoryHarness(StoreHarness):
 
     @asynccontextmanager
     async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
-        yield self.store_class(namespace, clock=self._first.clock, data=self._first.data)
+        yield self._handle(namespace)
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
-        row = self._first.data.rows["default", saga_id]
+    def _handle(self, namespace: str) -> MemoryStore:
+        return self.store_class(namespace, clock=self._first.clock, data=self._first.data)
+
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
+        store = self._handle(namespace)
+        row = store.data.rows[namespace, saga_id]
         record = row.record
         due_at = None if record.due_at is None else record.due_at - by
-        self._first._store(
+        store._store(
             row,
             replace(
                 record,

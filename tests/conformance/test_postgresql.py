@@ -38,7 +38,7 @@ class PostgresqlHarness(StoreHarness):
         ) as store:
             yield store
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         connection = await asyncpg.connect(self._url)
         try:
             await connection.execute(
@@ -47,7 +47,7 @@ class PostgresqlHarness(StoreHarness):
                 "WHERE saga_id = $2 AND namespace = $3",
                 by,
                 saga_id,
-                f"{self._prefix}default",
+                self._prefix + namespace,
             )
         finally:
             await connection.close()

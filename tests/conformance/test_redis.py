@@ -46,9 +46,9 @@ class RedisHarness(StoreHarness):
         async with open_store(self._url, namespace=self._prefix + namespace) as store:
             yield store
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         async with Redis.from_url(self._url) as client:
-            prefix = f"saga:{{{self._prefix}default}}:"
+            prefix = f"saga:{{{self._prefix}{namespace}}}:"
             micros = by // timedelta(microseconds=1)
             await client.eval(AGE, 1, prefix, str(saga_id), micros)
 

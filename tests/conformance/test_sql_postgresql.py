@@ -44,11 +44,11 @@ class SqlPostgresqlHarness(StoreHarness):
                 namespace=self._prefix + namespace,
             )
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         connection = await asyncpg.connect(self._url)
         try:
             await connection.execute(
-                f"UPDATE {self._model('default').__tablename__} "
+                f"UPDATE {self._model(namespace).__tablename__} "
                 "SET deadline_at = deadline_at - $1::interval, "
                 "created_at = created_at - $1::interval, updated_at = updated_at - $1::interval "
                 "WHERE id = $2",

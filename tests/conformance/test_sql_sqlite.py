@@ -38,10 +38,10 @@ class SqlSqliteHarness(StoreHarness):
                 model_class=model, session_maker=async_sessionmaker(engine), namespace=namespace
             )
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         times = ("deadline_at", "created_at", "updated_at")
         async with self._engine() as engine, async_sessionmaker(engine).begin() as session:
-            saga = await session.get_one(sagas_of("default"), saga_id)
+            saga = await session.get_one(sagas_of(namespace), saga_id)
             for name in times:
                 value = getattr(saga, name)
                 if value is not None:

@@ -26,16 +26,16 @@ class SqliteHarness(StoreHarness):
     def open(self, *, namespace: str = "default") -> AbstractAsyncContextManager[SagaStore]:
         return open_store(f"sqlite:///{self._path}", namespace=namespace, synchronous="normal")
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
-        await asyncio.to_thread(self._age, saga_id, by // timedelta(microseconds=1))
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
+        await asyncio.to_thread(self._age, namespace, saga_id, by // timedelta(microseconds=1))
 
-    def _age(self, saga_id: UUID, micros: int) -> None:
+    def _age(self, namespace: str, saga_id: UUID, micros: int) -> None:
         database = sqlite3.connect(self._path, timeout=10)
         with database:
             database.execute(
                 "UPDATE saga SET due_at = due_at - ?, created_at = created_at - ?, "
-                "updated_at = updated_at - ? WHERE saga_id = ?",
-                (micros, micros, micros, str(saga_id)),
+                "updated_at = updated_at - ? WHERE namespace = ? AND saga_id = ?",
+                (micros, micros, micros, namespace, str(saga_id)),
             )
         database.close()
 
