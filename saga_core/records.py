@@ -7,7 +7,7 @@ was settled by `saga_core.decide` before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
@@ -52,6 +52,13 @@ class Due:
             raise ValueError("Due needs a delay, a time or both")
         if self.at is not None and self.at.tzinfo is None:
             raise ValueError("Due.at needs a time zone")
+
+    def moment(self, now: datetime) -> datetime:
+        """Return the time that this means for a store whose clock shows `now`."""
+        if self.delay is None:
+            return self.at or now
+        after = now + self.delay
+        return after if self.at is None else min(after, self.at)
 
 
 DUE_NOW = Due(delay=timedelta(0))
@@ -120,6 +127,23 @@ class NewEntry:
     actor: str | None = None
     reason: str | None = None
 
+    def as_entry(self, *, seq: int, version: int, at: datetime) -> HistoryEntry:
+        """Return the entry as a store holds it once appended."""
+        return HistoryEntry(
+            seq=seq,
+            version=version,
+            at=at,
+            kind=self.kind,
+            step_id=self.step_id,
+            attempt=self.attempt,
+            input=self.input,
+            output=self.output,
+            error=self.error,
+            error_code=self.error_code,
+            actor=self.actor,
+            reason=self.reason,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry(NewEntry):
@@ -139,6 +163,17 @@ class Signal:
     event_id: str
     kind: SignalKind
     payload: str
+
+    def as_stored(self, *, seq: int, at: datetime, consumed: bool = False) -> StoredSignal:
+        """Return the signal as a store holds it once appended."""
+        return StoredSignal(
+            event_id=self.event_id,
+            kind=self.kind,
+            payload=self.payload,
+            seq=seq,
+            at=at,
+            consumed=consumed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,20 +208,7 @@ class NewSaga:
     def as_record(self, *, now: datetime, due_at: datetime | None) -> SagaRecord:
         """Return the saga as a store holds it once written at `now`."""
         entries = (
-            HistoryEntry(
-                seq=number,
-                version=1,
-                at=now,
-                kind=entry.kind,
-                step_id=entry.step_id,
-                attempt=entry.attempt,
-                input=entry.input,
-                output=entry.output,
-                error=entry.error,
-                error_code=entry.error_code,
-                actor=entry.actor,
-                reason=entry.reason,
-            )
+            entry.as_entry(seq=number, version=1, at=now)
             for number, entry in enumerate(self.history, start=1)
             if entry.output is not None
         )
@@ -244,6 +266,40 @@ class Transition:
         if not self.history:
             raise ValueError("a Transition needs at least one history entry")
 
+    def as_record(self, before: SagaRecord, *, now: datetime) -> SagaRecord:
+        """Return the saga as a store holds it once this is applied to `before` at `now`.
+
+        All that `SagaLog.commit` says of the row, for a store that computes it in Python under a
+        lock. The outputs stay those of `before`.
+        """
+        arrived = len(self.signals_in)
+        after = replace(
+            before,
+            state=self.state,
+            tags=before.tags if self.tags is None else self.tags,
+            version=before.version + 1,
+            reclaims=0,
+            signals=before.signals + arrived,
+            seen=self.seen + arrived,
+            updated_at=now,
+            now=now,
+        )
+        if self.lease is LeaseAction.KEEP:
+            return after
+        if isinstance(self.lease, Lease):
+            taken_over = self.lease.worker != before.worker
+            return replace(
+                after,
+                worker=self.lease.worker,
+                fence=before.fence + taken_over,
+                due_at=now + self.lease.duration,
+                reclaimed=False,
+            )
+        due_at = None if self.due is None else self.due.moment(now)
+        if after.state.active and after.signals > after.seen:
+            due_at = now
+        return replace(after, worker=None, due_at=due_at, reclaimed=False)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaRecord:
@@ -284,6 +340,16 @@ class SagaRecord:
     def is_held(self) -> bool:
         """Whether somebody holds a lease that has not expired."""
         return self.worker is not None and self.due_at is not None and self.due_at > self.now
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether nothing would ever look at the saga again. A store refuses to write such a one.
+
+        Only a saga that has ended or waits for a person (`STUCK`) needs neither a `due_at` nor
+        something that it is `waiting_for`.
+        """
+        rests = not self.state.active or self.state.status is SagaStatus.STUCK
+        return not rests and self.due_at is None and self.state.waiting_for is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

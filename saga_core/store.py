@@ -65,7 +65,8 @@ class SagaLog(Protocol):
         `created=False`; the id wins over the aggregate. Otherwise, if `new.state.active` and
         another active saga of the namespace has the same `aggregation_id`, raise
         `ActiveSagaAlreadyExistsError` carrying that saga's id. Of concurrent creators exactly one
-        wins. A saga that is due at once for others sends a wake-up.
+        wins. A saga that would be stranded (`SagaRecord.is_stranded`) raises `SagaStateError`. One
+        that is due at once for others sends a wake-up.
         """
         ...
 
@@ -89,7 +90,8 @@ class SagaLog(Protocol):
         duration, and raises `fence` if the holder changes.
 
         `state.active` on a saga that had given up its aggregate takes it again, or raises
-        `ActiveSagaAlreadyExistsError` and changes nothing. Sends a wake-up only if the saga
+        `ActiveSagaAlreadyExistsError` and changes nothing; a saga that would be stranded raises
+        `SagaStateError` and changes nothing either. Sends a wake-up only if the saga
         falls due at once for somebody else, or spawned one that does.
         """
         ...
