@@ -8,6 +8,7 @@
 | types, lint              | mypy --strict; ruff, format, layers               | yes           |
 | readme                   | the README's code and the examples run as printed | yes           |
 | packaging-3.x            | the wheel alone in an empty environment           | current 3.x   |
+| third_party-3.x          | a stranger's backend, from its wheel beside ours  | no            |
 | lower_bounds             | the oldest dependencies that we say will do       | no            |
 
 PostgreSQL needs no set-up: the tests start a server of their own, from PATH or from a wheel.
@@ -16,6 +17,7 @@ PostgreSQL needs no set-up: the tests start a server of their own, from PATH or 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,6 +98,25 @@ def packaging(session: nox.Session) -> None:
     """Install the wheel into empty environments."""
     _install(session)
     _pytest(session, "tests/packaging")
+
+
+@nox.session(python=PYTHONS, tags=["matrix"])
+def third_party(session: nox.Session) -> None:
+    """Install a stranger's wheel beside ours, far from the source tree, and let it run the kit."""
+    here, folder = Path.cwd(), Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    shutil.copytree(here / "tests" / "packaging" / "saga-lmdb", folder / "saga-lmdb")
+    session.chdir(folder)
+    for source in (here, folder / "saga-lmdb"):
+        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", "wheels", str(source))
+    ours, theirs = sorted(str(wheel) for wheel in Path("wheels").glob("*.whl"))
+    session.install("-q", "--force-reinstall", ours, f"{theirs}[test]")
+    session.chdir("saga-lmdb")
+    shutil.rmtree("src")
+    smoke = str(here / "tests" / "packaging" / "third_party.py")
+    for what in ("look", "start", "work"):
+        session.run("python", smoke, what, "lmdb:///orders.lmdb")
+    _pytest(session)
 
 
 @nox.session(python=PYTHONS[0], tags=["matrix"])

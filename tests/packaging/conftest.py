@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+STRANGER = Path(__file__).parent / "saga-lmdb"
+
+collect_ignore = [STRANGER.name]  # not ours: its tests run where it is installed
 
 Run = Callable[..., str]
 MakeVenv = Callable[[str], Path]
@@ -32,17 +35,21 @@ def run(command: Sequence[str | Path], *, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree. Built with the hatchling at hand, so nothing is downloaded."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(source: Path, folder: Path) -> Path:
+    """Build a wheel into an empty folder, with the hatchling at hand: nothing is downloaded."""
     run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-         "-w", folder, ROOT],
+         "-w", folder, source],
         cwd=folder,
     )  # fmt: skip
     (built,) = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    return build(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
