@@ -27,8 +27,9 @@ POOL = 10
 CLUSTER_CALLS = 32
 """How many calls to a cluster are under way at once; each has a connection of its own."""
 FORMS = (
-    "redis://host:6379/0, redis+tls://host, redis+unix:///path, redis+cluster://host or "
-    "redis+sentinel://host:26379/service, each with user:password@ before the host if wanted"
+    "redis://host:6379/0, redis+unix:///path, redis+cluster://host or "
+    "redis+sentinel://host:26379/service, each with user:password@ before the host if wanted, and "
+    "with rediss in place of redis for TLS"
 )
 WAYS = {"tls", "unix", "cluster", "sentinel"}
 
@@ -46,9 +47,10 @@ def safe(url: str) -> str:
 def make_client(url: str, options: RedisOptions) -> Any:
     """Return a client for the URL; nothing is connected yet. Raises `StoreUrlError`.
 
-    Forms: `redis://`, `redis+tls://` (also `rediss://`), `redis+unix:///path`,
-    `redis+cluster://` and `redis+sentinel://host:port,host:port/service/db`. The query is
-    redis-py's own (`ssl_ca_certs=`, `ssl_cert_reqs=` and so on).
+    Forms: `redis://`, `redis+unix:///path`, `redis+cluster://` and
+    `redis+sentinel://host:port,host:port/service/db`; `rediss` (which arrives here as
+    `redis+tls`) in place of `redis` for TLS. The query is redis-py's own (`ssl_ca_certs=`,
+    `ssl_cert_reqs=` and so on), and `sentinel_username=`, `sentinel_password=`.
     """
     scheme, _, rest = url.partition("://")
     how = set(scheme.split("+")[1:])
@@ -61,7 +63,8 @@ def make_client(url: str, options: RedisOptions) -> Any:
         )
     try:
         if "unix" in how:
-            return _single(f"unix://{rest}", rest, options)
+            inner = f"unix://{rest}"
+            return _single(inner, urlsplit(inner).path, options)
         inner = f"{'rediss' if 'tls' in how else 'redis'}://{rest}"
         if "sentinel" in how:
             return _behind_sentinel(inner, options, tls="tls" in how)
@@ -127,8 +130,11 @@ def _settings(options: RedisOptions) -> dict[str, Any]:
 def _single(url: str, place: str, options: RedisOptions) -> Any:
     if not place:
         raise ValueError("there is no host or path in it")
+    settings = _settings(options)
+    if url.startswith("unix:"):
+        del settings["socket_keepalive"]
     pool = BlockingConnectionPool.from_url(
-        url, max_connections=POOL, timeout=options.command_timeout, **_settings(options)
+        url, max_connections=POOL, timeout=options.command_timeout, **settings
     )
     _check_settings(pool)
     return Redis.from_pool(pool)
@@ -154,12 +160,16 @@ def _behind_sentinel(url: str, options: RedisOptions, *, tls: bool) -> Any:
     if tls:
         chosen["ssl"] = True
     # Sentinels have users of their own, and the certificates of the servers.
-    watch = {name: value for name, value in chosen.items() if name.startswith("ssl")}
+    watch: dict[str, Any] = {name: chosen[name] for name in chosen if name.startswith("ssl")}
     for name in ("username", "password"):
         if f"sentinel_{name}" in chosen:
             watch[name] = chosen.pop(f"sentinel_{name}")
-    limits = {"socket_timeout": options.connect_timeout, "socket_connect_timeout": 2.0}
-    sentinel = Sentinel(sentinels, sentinel_kwargs=limits | watch)  # type: ignore[no-untyped-call]
+    watch |= {
+        "socket_timeout": options.connect_timeout,
+        "socket_connect_timeout": options.connect_timeout,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    sentinel = Sentinel(sentinels, sentinel_kwargs=watch)  # type: ignore[no-untyped-call]
     client = sentinel.master_for(service, **(_settings(options) | chosen))
     _check_settings(client.connection_pool)
     return client
