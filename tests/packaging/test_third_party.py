@@ -71,6 +71,21 @@ def test_stranger_passes_the_kit_without_a_deviation(stranger: Path, tmp_path: P
     assert all("does not declare the capability 'wakeup'" in line for line in skips), output
 
 
+def test_readme_of_the_stranger_shows_its_files_as_they_are() -> None:
+    readme = (STRANGER / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```(?:python|toml)\n# (\S+\.\w+)\n(.*?)```\n", readme, re.S)
+
+    assert len(shown) > 5
+    changed = [
+        f"{name}: {text[:60]}"
+        for name, text in shown
+        if text.strip() not in (STRANGER / name).read_text(encoding="utf-8")
+    ]
+    assert not changed, "\n".join(changed)
+    links = re.findall(r"\]\(([^)#:]+)\)", readme)
+    assert [link for link in links if not (STRANGER / link).exists()] == []
+
+
 def _rules() -> dict[str, type]:
     from saga_testing.conformance import rules
 
