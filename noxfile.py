@@ -110,8 +110,9 @@ def third_party(session: nox.Session) -> None:
     for source in (here, folder / "saga-lmdb"):
         session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", "wheels", str(source))
     ours, theirs = sorted(str(wheel) for wheel in Path("wheels").glob("*.whl"))
-    session.install("-q", "--force-reinstall", ours, f"{theirs}[test]")
+    session.install("-q", "--force-reinstall", ours, f"{theirs}[test]", "mypy")
     session.chdir("saga-lmdb")
+    session.run("mypy", "src", "tests")
     shutil.rmtree("src")
     smoke = str(here / "tests" / "packaging" / "third_party.py")
     for what in ("look", "start", "work"):

@@ -7,8 +7,8 @@
             saga_name="create_order_v1", initial_data={"order_id": "order-123"}
         )
 
-What is listed here is for users. Who writes a backend also needs `saga_core.hookspecs`,
-`saga_core.records` and `saga_core.store`.
+What is listed here is for users. Who writes a backend needs the modules `saga_core.hookspecs`,
+`saga_core.store`, `saga_core.records`, `saga_core.status` and `saga_core.errors`.
 """
 
 from saga_core.admin import SagaAdmin

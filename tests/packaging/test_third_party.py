@@ -6,6 +6,8 @@ own output.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 import shutil
@@ -17,6 +19,8 @@ import pytest
 
 from .conftest import ROOT, STRANGER, build, run
 
+PUBLIC = {f"saga_core.{name}" for name in ("errors", "hookspecs", "records", "status", "store")}
+"""For who writes a backend, as the docstring of saga_core says."""
 SMOKE = Path(__file__).parent / "third_party.py"
 
 
@@ -84,6 +88,20 @@ def test_readme_of_the_stranger_shows_its_files_as_they_are() -> None:
     assert not changed, "\n".join(changed)
     links = re.findall(r"\]\(([^)#:]+)\)", readme)
     assert [link for link in links if not (STRANGER / link).exists()] == []
+
+
+def test_stranger_needs_nothing_of_the_core_that_is_not_public() -> None:
+    imported = {
+        (node.module, alias.name)
+        for path in (STRANGER / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("saga_core")
+        for alias in node.names
+    }
+
+    for module, name in imported:
+        assert module in PUBLIC, f"{module}.{name}"
+        assert name in importlib.import_module(module).__all__
 
 
 def _rules() -> dict[str, type]:
