@@ -164,10 +164,10 @@ class RedisProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            upstream_writer.close()  # first: what follows may be cancelled
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            upstream_writer.close()
 
 
 class _Session:

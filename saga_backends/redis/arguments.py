@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 from saga_backends.redis.moments import instant, micros
 from saga_core.errors import PayloadError
@@ -54,8 +53,11 @@ def kind_of(saga_name: str, definition_version: str, fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def new_arguments(new: NewSaga) -> list[Any]:
-    """Return the arguments of one new saga, as newcomer.lua takes them."""
+def new_arguments(new: NewSaga, write_id: str | None = None) -> list[Any]:
+    """Return the arguments of one new saga, as newcomer.lua takes them.
+
+    `write_id` is an id of the very call, by which its repetition on another connection is known.
+    """
     _refuse_nul(new.saga_name, new.aggregation_id, new.trace_id, new.data, *new.tags)
     state, lease = new.state, new.lease
     facts = facts_of(new.saga_name, new.definition_version, state, new.aggregation_id, new.tags)
@@ -75,6 +77,7 @@ def new_arguments(new: NewSaga) -> list[Any]:
         optional(None if lease is None else micros(lease.duration)),
         *_due_arguments(new.due),
         *listed([_entry_text(entry) for entry in new.history]),
+        optional(write_id),
     ]
 
 
@@ -110,7 +113,7 @@ def commit_arguments(transition: Transition) -> list[Any]:
     return arguments
 
 
-def restore_arguments(export: SagaExport, write_id: UUID) -> list[Any]:
+def restore_arguments(export: SagaExport, write_id: str) -> list[Any]:
     """Return the arguments of a saga to be restored, as restore.lua takes them."""
     record = export.record
     state = record.state
@@ -146,7 +149,7 @@ def restore_arguments(export: SagaExport, write_id: UUID) -> list[Any]:
     )
     return [
         str(record.saga_id),
-        str(write_id),
+        write_id,
         kind_of(record.saga_name, record.definition_version, record.fingerprint),
         *(status, lane, active, waits, rests),
         optional(record.aggregation_id),

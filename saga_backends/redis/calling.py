@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from saga_backends.redis.faults import our_errors
 from saga_backends.redis.scripts import SCRIPTS
@@ -25,6 +26,14 @@ class ScriptCalls:
     _calls: Any
     _where: str
     _prefix: str
+
+    def __init__(self) -> None:
+        self._handle = uuid4().hex[:12]
+        self._writes = count()
+
+    def _write_id(self) -> str:
+        """Return an id for one call: if it is sent twice, the second finds what the first wrote."""
+        return f"{self._handle}.{next(self._writes)}"
 
     async def _run(
         self, verb: str, arguments: Sequence[Any], saga_id: UUID | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from saga_backends.redis.answers import entry_of, record_of, signals_of
 from saga_backends.redis.arguments import listed, optional, restore_arguments
@@ -99,7 +99,7 @@ class RedisCatalog(ScriptCalls):
     async def restore(self, export: SagaExport) -> None:
         """Write an exported saga as it was, by one script; see `Catalog.restore`."""
         saga_id = export.record.saga_id
-        answer = await self._run("restore", restore_arguments(export, uuid4()), saga_id)
+        answer = await self._run("restore", restore_arguments(export, self._write_id()), saga_id)
         if answer[0] == "exists":
             raise SagaStateError(
                 f"saga {saga_id} exists already in namespace '{self.namespace}'", saga_id=saga_id

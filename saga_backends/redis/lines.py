@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from redis import exceptions
 
 from saga_core.errors import SagaStateError
 
-__all__ = ["CLOSED", "Lines"]
+__all__ = ["CLOSED", "Lines", "end"]
 
 LARGEST_GROUP = 64
 CLOSED = "the store was closed"
@@ -70,9 +70,7 @@ class Lines:
         """Close all connections; what waits or is in flight gets no answer but an error."""
         self._closed = True
         await asyncio.sleep(0)  # a task that is cancelled before it begins gives no line back
-        for task in self._busy:
-            task.cancel()
-        await asyncio.gather(*self._busy, return_exceptions=True)
+        await end(self._busy)
         _fail(self._waiting, exceptions.ConnectionError(CLOSED))
         self._waiting.clear()
         lines, self._idle = self._idle, []
@@ -142,6 +140,15 @@ class Lines:
             else:
                 if not future.done():
                     future.set_result(answer)
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: while it sends, the driver may swallow a cancellation."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
 
 
 async def _drop(line: Any) -> None:

@@ -55,6 +55,7 @@ class RedisStore(RedisCatalog):
 
     def __init__(self, client: Any, calls: Any, url: str, options: RedisOptions) -> None:
         """`client` is for subscriptions, `calls` for scripts: a cluster's client, or `Lines`."""
+        super().__init__()
         self._client = client
         self._calls = calls
         self._options = options
@@ -75,11 +76,11 @@ class RedisStore(RedisCatalog):
 
     async def create(self, new: NewSaga) -> Created:
         """Write a new saga; see `SagaLog.create`."""
-        answer = await self._run("create", new_arguments(new), new.saga_id)
+        answer = await self._run("create", new_arguments(new, self._write_id()), new.saga_id)
         now = moment(answer[1])
         if answer[0] == "exists":
             record = record_of(new.saga_id, answer[2], now=now, outputs=entries_of(answer[3]))
-            return Created(record=record, created=False)
+            return Created(record=record, created=answer[4] == "1")
         due_at = moment(answer[2]) if answer[2] else None
         return Created(record=new.as_record(now=now, due_at=due_at), created=True)
 
@@ -179,7 +180,7 @@ class RedisStore(RedisCatalog):
 
     async def signal(self, saga_id: UUID, signal: Signal) -> Receipt:
         """Append to the inbox by one script; see `Inbox.signal`."""
-        arguments = [str(saga_id), signal.event_id, signal_text(signal)]
+        arguments = [str(saga_id), signal.event_id, signal_text(signal), self._write_id()]
         what, held = await self._run("signal", arguments, saga_id)
         return Receipt(accepted=what != "ended", duplicate=what == "duplicate", held=held == "1")
 

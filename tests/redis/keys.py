@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -62,10 +63,11 @@ class Keys:
         if kept is not None:
             await self.client.restore(key, 0, kept)
 
-    async def age(self, record: SagaRecord, micros: int) -> None:
+    async def age(self, record: SagaRecord, by: timedelta) -> None:
         """Move a due time into the past."""
         saga_id: UUID = record.saga_id
-        due = int(await self.client.hget(f"{self.prefix}saga:{saga_id}", "due")) - micros
+        due = int(await self.client.hget(f"{self.prefix}saga:{saga_id}", "due"))
+        due -= by // timedelta(microseconds=1)
         await self.client.hset(f"{self.prefix}saga:{saga_id}", "due", due)
         kind = await self.client.hget(f"{self.prefix}saga:{saga_id}", "kind")
         lane = int(record.state.direction)

@@ -3,15 +3,16 @@
 --
 -- KEYS  1: the namespace's prefix
 -- ARGV  one new saga, see newcomer.lua; times in microseconds
--- Returns {'created', now, due or ''}; {'exists', now, row, outputs}; {'taken', holder,
--- aggregate}; {'undue', status}; {'foreign', key, found, expected}.
+-- Returns {'created', now, due or ''}; {'exists', now, row, outputs, 1 if this very call has written
+-- it, whose first answer was lost, else 0}; {'taken', holder, aggregate}; {'undue', status}; {'foreign', key, found, expected}.
 -- include: newcomer
 
 local new = take_new()
 local wrong = foreign_saga(new.id)
 if wrong then return wrong end
 if redis.call('EXISTS', SAGA .. new.id) == 1 then
-  return { 'exists', text(now), read(new.id), outputs_of(new.id) }
+  local ours = new.written and redis.call('HGET', SAGA .. new.id, 'written') == new.written
+  return { 'exists', text(now), read(new.id), outputs_of(new.id), ours and '1' or '0' }
 end
 wrong = refuse_new(new, nil, {})
 if wrong then return wrong end

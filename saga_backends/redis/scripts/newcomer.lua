@@ -3,7 +3,7 @@
 -- Takes one new saga from the arguments: id, name, definition version, fingerprint, kind,
 -- [aggregate], [trace], data, tags (JSON), facts (a list), state (opaque), status, lane, active
 -- (1 or 0), waits (1 if for a named thing), rests (1 if it needs neither that nor a due time),
--- [error code], [worker], [lease in us], [delay in us], [at], entries (a list).
+-- [error code], [worker], [lease in us], [delay in us], [at], entries (a list), [this call's own id].
 local function take_new()
   local new = {
     id = take(), name = take(), definition = take(), fingerprint = take(), kind = take(),
@@ -15,6 +15,7 @@ local function take_new()
   new.due = take_due()
   if new.lease then new.due = now + tonumber(new.lease) end
   new.entries = take_list()
+  new.written = take_optional()
   return new
 end
 
@@ -52,6 +53,7 @@ local function write_new(new)
   optional('code', new.code)
   optional('worker', new.worker)
   optional('due', new.due and text(new.due))
+  optional('written', new.written)
   redis.call('HSET', SAGA .. new.id, unpack(row))
   append_history(new.id, '1', '-', new.entries)
   if new.aggregate and new.active == '1' then

@@ -8,7 +8,7 @@
 --   history:<id>    list    '<version> <at> <commit id or -> <o with an output, else -><entry>'
 --   commits:<id>    hash    commit id -> '<version> <fence>'
 --   inbox:<id>      list    '<at> <signal>'
---   events:<id>     hash    event id -> '1' once consumed, else '0'
+--   events:<id>     hash    event id -> '1' once consumed, before that the call that sent it, or '0'
 --   claim:<id>      list    the sagas that this claim took; expires
 --   aggregates      hash    aggregate id -> the active saga that holds it
 --   due             zset    every saga with a due time or a lease -> when

@@ -22,7 +22,7 @@ local wrong = closed_saga(id) or closed_indexes(facts) or closed_queues(kind)
 if wrong then return wrong end
 if redis.call('EXISTS', saga) == 1 then
   -- The answer to this very write may have been lost.
-  if redis.call('HGET', saga, 'restored') == write_id then return { 'restored' } end
+  if redis.call('HGET', saga, 'written') == write_id then return { 'restored' } end
   return { 'exists' }
 end
 if active == '1' and aggregate then
@@ -31,7 +31,7 @@ if active == '1' and aggregate then
 end
 if rests == '0' and waits == '0' and not due then return { 'undue', status } end
 
-redis.call('HSET', saga, 'restored', write_id, 'kind', kind, 'status', status, 'lane', lane,
+redis.call('HSET', saga, 'written', write_id, 'kind', kind, 'status', status, 'lane', lane,
   'active', active, 'waits', waits)
 for n = 1, #row, 2 do redis.call('HSET', saga, row[n], row[n + 1]) end
 if code then redis.call('HSET', saga, 'code', code) end

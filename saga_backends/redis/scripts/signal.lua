@@ -2,11 +2,11 @@
 -- Append a signal to a saga's inbox, once per event id, and make a saga that rests due.
 --
 -- KEYS  1: the namespace's prefix
--- ARGV  saga id, event id, signal (opaque)
+-- ARGV  saga id, event id, signal (opaque), this call's own id
 -- Returns {'kept', 1 if somebody holds the saga else 0}, {'duplicate', held} or {'ended', held};
 -- {'unknown'}; {'foreign', key, found, expected}.
 
-local id, event_id, signal = take(), take(), take()
+local id, event_id, signal, written = take(), take(), take(), take()
 local saga = SAGA .. id
 local wrong = closed_saga(id)
 if wrong then return wrong end
@@ -15,11 +15,14 @@ local worker, active, due, waits, kind, lane = row[1], row[2], row[3], row[4], r
 if not (active and kind and lane and row[7]) then return { 'unknown' } end
 local held = worker and '1' or '0'
 if active == '0' then return { 'ended', held } end
-if redis.call('HEXISTS', EVENTS .. id, event_id) == 1 then return { 'duplicate', held } end
+local before = redis.call('HGET', EVENTS .. id, event_id)
+-- The first answer to this very call may have been lost.
+if before == written then return { 'kept', held } end
+if before then return { 'duplicate', held } end
 wrong = closed_queues(kind)
 if wrong then return wrong end
 
-redis.call('HSET', EVENTS .. id, event_id, '0')
+redis.call('HSET', EVENTS .. id, event_id, written)
 redis.call('RPUSH', INBOX .. id, text(now) .. ' ' .. signal)
 redis.call('HSET', saga, 'signals', text(row[7] + 1))
 if not worker and (due or waits == '1') then
