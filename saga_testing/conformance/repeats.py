@@ -129,6 +129,19 @@ class RepeatRules(Topic):
         again = await claim(store, claim_id=claim_id)
         assert [record.saga_id for record in again.records] == [two.saga_id]
 
+    async def test_repeated_claim_is_known_after_a_later_claim_of_the_same_worker(
+        self, store: SagaStore
+    ) -> None:
+        """Tasks of one process claim side by side, and any of them may lose its answer."""
+        for _ in range(2):
+            await store.create(new_saga())
+        claim_id = uuid4()
+        first = await claim(store, limit=1, claim_id=claim_id)
+        await claim(store, limit=1)
+        again = await claim(store, limit=1, claim_id=claim_id)
+        assert [each.saga_id for each in again.records] == [first.records[0].saga_id]
+        assert again.records[0].version == first.records[0].version
+
     async def test_claim_id_of_another_worker_is_not_ours(self, store: SagaStore) -> None:
         await store.create(new_saga())
         claim_id = uuid4()

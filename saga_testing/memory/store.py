@@ -119,8 +119,7 @@ class MemoryStore(MemoryCatalog):
             rows = self._pick(limit, frozenset(only), favour)
             for row in rows:
                 self._claim(row, worker, claim_id, lease)
-            taken = [row.record.saga_id for row in rows]
-            self.data.claims[self.namespace, worker] = (claim_id, taken)
+            self._remember(worker, claim_id, rows)
         records = tuple(self._read(row, reclaimed=row.record.reclaimed) for row in rows)
         if len(records) >= limit:
             return Claims(records=records, next_due=timedelta(0))
@@ -324,13 +323,19 @@ class MemoryStore(MemoryCatalog):
         )
 
     def _claimed_before(self, worker: str, claim_id: UUID) -> list[Row]:
-        known, taken = self.data.claims.get((self.namespace, worker), (None, []))
-        if known != claim_id:
-            return []
+        taken = self.data.claims.get((self.namespace, worker), {}).get(claim_id, [])
         rows = (self.data.rows.get((self.namespace, saga_id)) for saga_id in taken)
         return [
             row for row in rows if row and row.claim_id == claim_id and row.record.worker == worker
         ]
+
+    def _remember(self, worker: str, claim_id: UUID, rows: Sequence[Row]) -> None:
+        """Keep what a claim took, and forget the claims of this worker that hold nothing now."""
+        claims = self.data.claims.setdefault((self.namespace, worker), {})
+        claims[claim_id] = [row.record.saga_id for row in rows]
+        for known in list(claims):
+            if not self._claimed_before(worker, known):
+                del claims[known]
 
     def _held(self, worker: str, held: Sequence[Held]) -> Iterator[Row]:
         for one in held:

@@ -37,8 +37,8 @@ class MemoryData:
         self.aggregates: dict[tuple[str, str], UUID] = {}
         self.agendas: dict[str, Agenda] = {}
         self.listeners: dict[str, set[asyncio.Event]] = {}
-        self.claims: dict[tuple[str, str], tuple[UUID, list[UUID]]] = {}
-        """By namespace and worker, the last claim: the only one that can be repeated."""
+        self.claims: dict[tuple[str, str], dict[UUID, list[UUID]]] = {}
+        """By namespace and worker, the sagas of each claim that still holds some."""
 
 
 class MemoryTable:
