@@ -18,6 +18,9 @@ __all__ = ["HeldElsewhereError", "intervene"]
 
 TRIES = 25
 
+PAUSE = 0.001
+"""Seconds by which the pause grows until a saga that somebody has changed is read again."""
+
 
 class HeldElsewhereError(SagaStateError):
     """Somebody drives the saga, so it must not be changed from outside."""
@@ -82,7 +85,7 @@ async def intervene(
         except LeaseLostError as lost:
             if lost.recorded:
                 return True
-            await asyncio.sleep(0.001 * attempt)
+            await asyncio.sleep(PAUSE * attempt)
             continue
         except asyncio.CancelledError:
             if drive:

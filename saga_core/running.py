@@ -20,6 +20,9 @@ AT_ONCE = 10
 
 CLAIM_TRIES = 3
 
+CLAIM_PAUSE = 0.05
+"""Seconds until a claim without an answer is sent again."""
+
 
 async def run_due(engine: SagaEngine, *, limit: int) -> int:
     """Claim and drive up to `limit` due sagas; return how many."""
@@ -66,7 +69,7 @@ async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Cla
                 raise
             logger.warning("a claim got no answer, asking again: %s", error)
         attempt += 1
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(CLAIM_PAUSE)
 
 
 async def _drive(engine: SagaEngine, record: SagaRecord, since: float) -> bool:
