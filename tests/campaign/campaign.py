@@ -1,0 +1,185 @@
+"""Run many planned sagas side by side on one store, and tell what the judge says.
+
+`SAGA_CAMPAIGN=full python -m pytest tests/campaign` plays 5,000 sagas a store, by a new seed;
+`SAGA_SEED=7` those of one seed again; `SAGA_SEED=7 SAGA_ONLY=12` one of these alone, told call by
+call if it breaks a rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from saga_core import intervention, running, writing
+from saga_core.store import SagaStore
+from saga_testing.conformance import StoreHarness
+from tests.campaign.judge import judge, tally
+from tests.campaign.ledger import Ledger
+from tests.campaign.plan import SagaPlan, sagas
+from tests.campaign.stage import Killed
+from tests.campaign.world import play
+
+__all__ = ["Campaign", "Verdict", "patient", "plans", "tallied"]
+
+EVERYDAY = 300
+FULL = 5000
+EVERYDAY_SEED = 2026
+"""The everyday run must not fail by chance; the full one looks for what nobody has seen."""
+
+AT_ONCE = 40
+"""Sagas that are played side by side."""
+
+LOT = 25
+"""Sagas that are drawn together."""
+
+TEST = "tests/campaign/test_campaign.py::test_every_saga_ends_as_it_should"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one saga."""
+
+    number: int
+    plan: SagaPlan
+    ledger: Ledger
+    violations: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """Which sagas to run."""
+
+    seed: int
+    size: int
+    only: int | None = None
+
+    @classmethod
+    def wanted(cls) -> Campaign:
+        """Return what the environment asks for."""
+        full = os.environ.get("SAGA_CAMPAIGN") == "full"
+        number = os.environ.get("SAGA_SEED")
+        drawn = random.randrange(2**32) if full else EVERYDAY_SEED
+        only = os.environ.get("SAGA_ONLY")
+        return cls(
+            seed=drawn if number is None else int(number),
+            size=FULL if full else EVERYDAY,
+            only=None if only is None else int(only),
+        )
+
+    async def run(self, store: SagaStore, harness: StoreHarness) -> list[Verdict]:
+        """Play all sagas; return a verdict on each."""
+        chosen = list(enumerate(plans(self.seed, self.size)))
+        if self.only is not None:
+            chosen = [chosen[self.only]]
+        verdicts: list[Verdict] = []
+        with patient():
+            for first in range(0, len(chosen), AT_ONCE):
+                group = chosen[first : first + AT_ONCE]
+                ledgers = await asyncio.gather(*(play(plan, store, harness) for _, plan in group))
+                verdicts += [
+                    Verdict(number, plan, ledger, judge(plan, ledger))
+                    for (number, plan), ledger in zip(group, ledgers, strict=True)
+                ]
+        return verdicts
+
+    def report(self, backend: str, verdicts: Sequence[Verdict]) -> str:
+        """Say what was wrong, and how to see it again; empty if nothing was."""
+        guilty = [verdict for verdict in verdicts if verdict.violations]
+        if not guilty:
+            return ""
+        first = guilty[0]
+        full = "SAGA_CAMPAIGN=full " if self.size == FULL else ""
+        lines = [
+            f"{len(guilty)} of {len(verdicts)} sagas on {backend} broke a rule (seed {self.seed}).",
+            "To see the first of them alone, again:",
+            f"    {full}SAGA_SEED={self.seed} SAGA_ONLY={first.number} "
+            f"python -m pytest '{TEST}[{backend}]'",
+            *(f"no. {each.number}: {line}" for each in guilty[:5] for line in each.violations[:3]),
+            "",
+            f"no. {first.number} was planned as",
+            *(f"    {step}" for step in first.plan.steps),
+        ]
+        if self.only is not None:
+            lines += ["and went like this:", *(_told(each) for each in first.ledger.happenings)]
+        return "\n".join(lines)
+
+
+def tallied(verdicts: Sequence[Verdict]) -> Counter[str]:
+    """Add up what was met."""
+    total: Counter[str] = Counter()
+    for verdict in verdicts:
+        total += tally(verdict.plan, verdict.ledger)
+    return total
+
+
+def plans(number: int, size: int) -> list[SagaPlan]:
+    """Return the plans that Hypothesis draws for a seed.
+
+    Drawn in small lots, because within one lot many resemble each other.
+    """
+    return [
+        plan
+        for lot in range(-(-size // LOT))
+        for plan in _lot(f"{number}/{lot}", min(LOT, size - lot * LOT))
+    ]
+
+
+def _lot(name: str, size: int) -> list[SagaPlan]:
+    drawn: list[SagaPlan] = []
+
+    @seed(name)
+    @settings(
+        max_examples=size,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(sagas())
+    def draw(plan: SagaPlan) -> None:
+        drawn.append(plan)
+
+    draw()
+    return drawn
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Let no pause of the library take real time, and no process that died complain."""
+    pauses: list[tuple[Any, str]] = [
+        (writing, "FIRST_PAUSE"),
+        (running, "CLAIM_PAUSE"),
+        (intervention, "PAUSE"),
+    ]
+    before = [getattr(module, name) for module, name in pauses]
+    log = logging.getLogger("saga_core")
+    level = log.level
+    asyncio.get_running_loop().set_exception_handler(_ignore_the_dead)
+    log.setLevel(logging.CRITICAL)
+    try:
+        for module, name in pauses:
+            setattr(module, name, 0.0)
+        yield
+    finally:
+        log.setLevel(level)
+        for (module, name), value in zip(pauses, before, strict=True):
+            setattr(module, name, value)
+
+
+def _ignore_the_dead(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), Killed):
+        loop.default_exception_handler(context)
+
+
+def _told(happening: object) -> str:
+    text = repr(happening)
+    return f"    {text[:400]}{'...' if len(text) > 400 else ''}"

@@ -1,0 +1,158 @@
+"""The steps of a planned saga. What they are given and put out tells the judge what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from pydantic import BaseModel
+
+from saga_core import (
+    BaseStep,
+    FixedRetry,
+    InputContext,
+    NonRetryableError,
+    SagaBuilder,
+    SagaDefinition,
+    StepContext,
+    StepRef,
+)
+from tests.campaign.ledger import Began, Ended
+from tests.campaign.plan import Outcome, SagaPlan, StepPlan
+from tests.campaign.stage import PROCESS, Stage
+
+__all__ = ["FIRST", "HOUR", "SKIPPED", "Receipt", "Script", "definition"]
+
+HOUR = timedelta(hours=1)
+
+FIRST = 7
+"""The number that a saga starts from."""
+
+SKIPPED = 100_000
+"""Serials of outputs that a person gave begin here."""
+
+
+class Slip(BaseModel):
+    """A step's input."""
+
+    after: int
+    """The serial of the execution before."""
+    event: int = 0
+    """The latest event, where the map looks at events."""
+
+
+class Receipt(BaseModel):
+    """A step's output."""
+
+    serial: int
+    """Of the execution that made it."""
+    note: str = ""
+
+
+class Script:
+    """What each execution of each step does: the plan's outcomes, one after the other."""
+
+    def __init__(self, plan: SagaPlan, stage: Stage) -> None:
+        self._plan = plan
+        self._stage = stage
+        self._serial = 0
+        self._begun: dict[tuple[int, bool], int] = {}
+
+    async def perform(
+        self, number: int, slip: Slip, out: Receipt | None, context: StepContext
+    ) -> Receipt:
+        process = PROCESS.get()
+        forward = out is None
+        self._serial += 1
+        serial = self._serial
+        nth = self._begun.get((number, forward), 0)
+        self._begun[number, forward] = nth + 1
+        self._stage.tell(
+            Began(
+                worker=process.worker,
+                serial=serial,
+                step=number,
+                forward=forward,
+                context=context,
+                after=slip.after,
+                event=slip.event,
+                out=None if out is None else out.serial,
+            )
+        )
+        outcome = None
+        try:
+            await self._stage.reach(process, "step")
+            outcome = self._outcome(number, forward, nth)
+        finally:
+            self._stage.tell(Ended(serial, outcome))
+        if outcome is Outcome.FAIL:
+            raise ValueError("planned failure")
+        if outcome is Outcome.FATAL:
+            raise NonRetryableError("planned to be final")
+        return Receipt(serial=serial, note="\x00" if outcome is Outcome.GARBLED else "")
+
+    def _outcome(self, number: int, forward: bool, nth: int) -> Outcome:
+        step = self._plan.steps[number]
+        outcomes = step.do if forward else step.undo or ()
+        return outcomes[nth] if nth < len(outcomes) else Outcome.OK
+
+
+class _Final(BaseStep[Slip, Receipt]):
+    def __init__(self, script: Script, number: int) -> None:
+        self._script = script
+        self._number = number
+
+    async def execute(self, inp: Slip, ctx: StepContext) -> Receipt:
+        return await self._script.perform(self._number, inp, None, ctx)
+
+
+class _Reversible(_Final):
+    async def compensate(self, inp: Slip, out: Receipt, ctx: StepContext) -> None:
+        await self._script.perform(self._number, inp, out, ctx)
+
+
+def definition(plan: SagaPlan, script: Script) -> SagaDefinition:
+    """Return the saga that a plan describes."""
+    builder = SagaBuilder(compensate_on_failure=plan.compensates)
+    before: StepRef[Receipt] | None = None
+    for number, step in enumerate(plan.steps):
+        make = _Final if step.undo is None else _Reversible
+        rooted = step.rooted or before is None
+        before = builder.add_step(
+            step=make(script, number),
+            input_map=_root(number, step) if rooted else _follow(step),
+            depends_on=None if rooted else before,
+            retry_policy=_policy(step.attempts, step.delayed),
+            compensation_retry_policy=_policy(step.undo_attempts, step.undo_delayed),
+        )
+    return builder.build()
+
+
+def _policy(attempts: int, delayed: bool) -> FixedRetry:
+    return FixedRetry(max_attempts=attempts, delay=HOUR if delayed else timedelta(0))
+
+
+def _root(number: int, step: StepPlan) -> Callable[[InputContext], Slip]:
+    def root(context: InputContext) -> Slip:
+        if step.unmappable:
+            raise LookupError("planned: there is no input")
+        event = context.latest_event
+        return Slip(
+            after=(
+                context.step_outputs[f"step_{number - 1}"]["serial"]
+                if number
+                else context.initial_data["n"]
+            ),
+            event=0 if event is None else event["n"],
+        )
+
+    return root
+
+
+def _follow(step: StepPlan) -> Callable[[Receipt], Slip]:
+    def follow(out: Receipt) -> Slip:
+        if step.unmappable:
+            raise LookupError("planned: there is no input")
+        return Slip(after=out.serial)
+
+    return follow

@@ -1,0 +1,230 @@
+"""The one checker: what happened in a world -> what was wrong with it, a sentence each.
+
+Pure, and independent of `saga_core.decide`. It follows the ledger: `row` says what the store must
+hold, `course` how the saga may go, and here is what ties both to who ran what.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+from saga_core.errors import SagaStateError, StoreUnavailableError
+from saga_core.records import NewEntry, NewSaga, Transition
+from saga_core.status import EntryKind, SagaStatus, SignalKind
+from tests.campaign.course import Course, Execution
+from tests.campaign.ledger import (
+    Aged,
+    Asked,
+    Began,
+    Call,
+    Ended,
+    Endless,
+    Ledger,
+    Replied,
+)
+from tests.campaign.plan import SagaPlan
+from tests.campaign.row import Row
+
+__all__ = ["judge", "tally"]
+
+
+def judge(plan: SagaPlan, ledger: Ledger) -> list[str]:
+    """Return what was wrong, in the order in which it happened; nothing for a clean run."""
+    return list(dict.fromkeys(_Trial(plan, ledger).violations()))
+
+
+def tally(plan: SagaPlan, ledger: Ledger) -> Counter[str]:
+    """Return how often what a campaign must have met was met."""
+    trial = _Trial(plan, ledger)
+    for _ in trial.violations():
+        pass
+    return trial.met
+
+
+class _Trial:
+    def __init__(self, plan: SagaPlan, ledger: Ledger) -> None:
+        self.plan = plan
+        self.ledger = ledger
+        self.row = Row()
+        self.course = Course(plan)
+        self.met: Counter[str] = Counter()
+        self.executions: dict[int, Execution] = {}
+        self.latest: dict[str, Execution] = {}
+        """The latest execution of each worker."""
+        self.fences: dict[int, str] = {}
+        self.keys: dict[tuple[int, bool, int, int], str] = {}
+        self.refused: list[Replied] = []
+
+    def violations(self) -> Iterator[str]:
+        for happening in self.ledger.happenings:
+            match happening:
+                case Call():
+                    yield from self._call(happening)
+                case Began():
+                    yield from self._begins(happening)
+                case Ended(serial, outcome):
+                    self.executions[serial].outcome = outcome
+                    self.met["executions cut short"] += outcome is None
+                case Aged(by):
+                    self.row.now += by
+                case Endless():
+                    yield f"the saga never came to rest: it is {self.course.status}"
+                case Replied():
+                    yield from self._replied(happening)
+                case Asked():
+                    pass
+                case _:
+                    self.met[type(happening).__name__.lower()] += 1
+        yield from self._end()
+
+    # --- calls ----------------------------------------------------------------------------------
+
+    def _call(self, call: Call) -> Iterator[str]:
+        version = self.row.version
+        reclaims = self.row.reclaims
+        yield from self.row.apply(call)
+        self._count(call)
+        if self.row.version == version:
+            return
+        request = call.request
+        if isinstance(request, Transition):
+            kinds = [
+                signal.kind for signal in self.row.signals if signal.event_id in request.consumed
+            ]
+            yield from self.course.obeys(request, kinds)
+        if isinstance(request, (NewSaga, Transition)):
+            for entry in request.history:
+                self.met[entry.kind.value] += 1
+                yield from self.course.enters(entry, self.latest.get(call.worker))
+            yield from self.course.fits(request.state)
+        elif self.row.reclaims > reclaims:
+            self.course.takeovers += 1
+
+    def _count(self, call: Call) -> None:
+        self.met["lost replies"] += not call.heard
+        if call.method == "commit":
+            self.met["fenced commits"] += call.error is not None
+        elif call.method == "claim_due" and call.error is None:
+            self.met["takeovers"] += any(each.reclaimed for each in call.answer.records)
+        elif call.method == "renew" and call.error is None:
+            self.met["renewals"] += bool(call.answer)
+            self.met["refused renewals"] += not call.answer
+
+    # --- executions -----------------------------------------------------------------------------
+
+    def _begins(self, began: Began) -> Iterator[str]:
+        execution = Execution(began)
+        self.executions[began.serial] = execution
+        self.latest[began.worker] = execution
+        yield from self._keyed(began)
+        fence = began.context.fence
+        owner = self.fences.setdefault(fence, began.worker)
+        if owner != began.worker:
+            yield f"{began.worker} and {owner} ran steps under one fence, {fence}"
+        if (began.worker, fence) in self.row.lost:
+            yield f"{began.worker} ran a step although it knew that it held the saga no more"
+        if self.row.told.get(began.worker) != self.row.version:
+            # Somebody else was faster, and it cannot know yet: what it does will be fenced off.
+            self.met["stale executions"] += 1
+            if fence == self.row.fence and self.row.holder not in (began.worker, None):
+                yield f"{began.worker} ran a step under the fence of {self.row.holder}"
+            return
+        if self.row.holder != began.worker:
+            yield f"{began.worker} ran a step, but the saga is held by {self.row.holder}"
+        if fence != self.row.fence:
+            yield f"a step was shown fence {fence} instead of {self.row.fence}"
+        if self.row.state is not None and began.context.token != self.row.state.token:
+            yield "a step was shown another token than the one on record"
+        yield from self._unheard(began)
+        yield from self.course.begins(began)
+
+    def _keyed(self, began: Began) -> Iterator[str]:
+        work = (began.step, began.forward, began.after, began.event)
+        key = began.context.idempotency_key
+        if self.keys.setdefault(work, key) != key:
+            yield f"one piece of work got two idempotency keys, {self.keys[work]} and {key}"
+        if any(other != work and known == key for other, known in self.keys.items()):
+            yield f"two pieces of work got one idempotency key, {key}"
+
+    def _unheard(self, began: Began) -> Iterator[str]:
+        for signal in self.row.signals[: self.row.heard.get(began.worker, 0)]:
+            if signal.event_id not in self.row.consumed and signal.kind is not SignalKind.EVENT:
+                yield f"a step ran although {signal.kind} was in the inbox and its driver knew"
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def _replied(self, reply: Replied) -> Iterator[str]:
+        error = reply.error
+        if error is not None and not isinstance(error, (SagaStateError, StoreUnavailableError)):
+            yield f"{reply.what} raised {type(error).__name__}: {error}"
+            return
+        if reply.what not in _LEAVES:
+            return
+        refused = isinstance(error, SagaStateError) or reply.answer is False
+        self.met[f"{reply.what} {'refused' if refused else 'granted'}"] += error is None or refused
+        if refused:
+            self.refused.append(reply)
+        elif error is None and not self._recorded(reply) and not self._sent(reply):
+            yield f"{reply.what} was granted, but is not on record"
+
+    def _recorded(self, reply: Replied) -> int:
+        return sum(
+            entry.kind is _LEAVES[reply.what] and _number(entry) == reply.number
+            for _, entry in self.row.entries
+        )
+
+    def _sent(self, reply: Replied) -> bool:
+        return any(
+            signal.kind is not SignalKind.EVENT
+            and json.loads(signal.payload)["actor"] == str(reply.number)
+            for signal in self.row.signals
+        )
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _end(self) -> Iterator[str]:
+        record = self.ledger.record
+        if record is None:
+            yield "the saga was never written"
+            return
+        yield from self.row.fits_record(record)
+        yield from self.row.fits_history(self.ledger.history)
+        yield from self.row.fits_inbox(self.ledger.inbox)
+        for reply in self.refused:
+            if self._recorded(reply):
+                yield f"{reply.what} was refused, but is on record"
+        requests = Counter(
+            (entry.kind, _number(entry))
+            for _, entry in self.row.entries
+            if entry.kind in _LEAVES.values()
+        )
+        for (kind, number), times in requests.items():
+            if times > 1:
+                yield f"request {number} is on record {times} times, as {kind}"
+        if self.course.status not in _RESTS:
+            yield f"the saga was left {self.course.status}"
+        status = self.course.status
+        self.met[status.value] += 1
+        if not status.is_terminal and self.row.seen < len(self.row.signals):
+            yield "a command in the inbox was never heard"
+
+
+_RESTS = (SagaStatus.STUCK, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
+
+_LEAVES = {
+    "notify": EntryKind.EVENT,
+    "retry_step": EntryKind.RETRY_REQUESTED,
+    "skip_step": EntryKind.SKIPPED,
+    "compensate_step": EntryKind.COMPENSATION_REQUESTED,
+    "abort": EntryKind.ABORTED,
+}
+"""What a request that is granted leaves in the history."""
+
+
+def _number(entry: NewEntry) -> int:
+    if entry.kind is EntryKind.EVENT:
+        number: int = json.loads(entry.input or "{}").get("n", 0)
+        return number
+    return int(entry.actor or 0)

@@ -1,0 +1,156 @@
+"""What a saga of the campaign is, and what befalls it: drawn by Hypothesis, replayed to the letter.
+
+To bring a new feature under the checker, add what a plan may ask for here (an `Outcome`, a field
+of `StepPlan`, a `Deal`), let `world` play it and `course` know what must follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from hypothesis import strategies as st
+
+__all__ = ["Deal", "Move", "Outcome", "SagaPlan", "StepPlan", "sagas"]
+
+
+class Outcome(StrEnum):
+    """How one execution of a step, or of its compensation, ends."""
+
+    OK = "ok"
+    FAIL = "fail"
+    FATAL = "fatal"
+    """An error that no retry policy retries."""
+    GARBLED = "garbled"
+    """The step happened, and what it puts out cannot be stored."""
+
+
+class Deal(StrEnum):
+    """What happens next. `pick` says to whom, among those there are."""
+
+    GO = "go"
+    """A waiting store call or step goes on; with nobody waiting, time passes and a worker looks."""
+    LOSE_BEFORE = "lose before"
+    """A store call is lost on its way to the store."""
+    LOSE_AFTER = "lose after"
+    """A store call is applied, and its answer lost."""
+    CRASH = "crash"
+    """The process of a waiting call or step dies; nothing of it is applied."""
+    CRASH_APPLIED = "crash applied"
+    """The process dies, and its last store call is applied all the same."""
+    TIME = "time"
+    """All leases end, and all waits are over."""
+    LOOK = "look"
+    """A worker looks for work."""
+    OVERTAKE = "overtake"
+    """The lease ends, and another worker looks for work."""
+    RENEW = "renew"
+    """A worker renews its leases."""
+    CANCEL = "cancel"
+    """Somebody who waits for a call of the library is cancelled."""
+    NOTIFY = "notify"
+    RETRY = "retry_step"
+    SKIP = "skip_step"
+    COMPENSATE = "compensate_step"
+    ABORT = "abort"
+    START = "start"
+    """The same saga is started once more, with the same id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    deal: Deal
+    pick: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step. Outcomes are by execution, whoever executes; after the last all is well."""
+
+    do: tuple[Outcome, ...] = ()
+    attempts: int = 1
+    delayed: bool = False
+    """Whether a retry waits for an hour, or not at all."""
+    rooted: bool = True
+    """Whether its map sees the whole context, or the output of the step before."""
+    unmappable: bool = False
+    """Whether its map raises."""
+    undo: tuple[Outcome, ...] | None = ()
+    """None for a step that cannot be undone."""
+    undo_attempts: int = 1
+    undo_delayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPlan:
+    steps: tuple[StepPlan, ...]
+    moves: tuple[Move, ...] = field(default=())
+    compensates: bool = True
+    """`compensate_on_failure`."""
+    driven: bool = True
+    """Whether its starter drives it, or leaves it to the workers."""
+
+
+_TROUBLE = st.sampled_from(
+    [Outcome.OK] * 4 + [Outcome.FAIL] * 12 + [Outcome.FATAL] * 3 + [Outcome.GARBLED]
+)
+_DO = st.one_of(*[st.just(())] * 3, st.lists(_TROUBLE, max_size=3).map(tuple))
+_UNDO = st.one_of(
+    st.just(None),
+    st.just(()),
+    st.lists(
+        st.sampled_from([Outcome.FAIL] * 5 + [Outcome.OK, Outcome.FATAL]), min_size=1, max_size=3
+    ).map(tuple),
+)
+_STEPS = st.builds(
+    StepPlan,
+    do=_DO,
+    attempts=st.sampled_from([1, 2, 2, 3, 4]),
+    delayed=st.booleans(),
+    rooted=st.booleans(),
+    unmappable=st.sampled_from([False] * 50 + [True]),
+    undo=_UNDO,
+    undo_attempts=st.sampled_from([1, 2, 3, 4]),
+    undo_delayed=st.booleans(),
+)
+_WEIGHTS = {
+    Deal.GO: 36,
+    Deal.LOSE_BEFORE: 3,
+    Deal.LOSE_AFTER: 4,
+    Deal.CRASH: 3,
+    Deal.CRASH_APPLIED: 3,
+    Deal.TIME: 2,
+    Deal.LOOK: 2,
+    Deal.OVERTAKE: 5,
+    Deal.RENEW: 3,
+    Deal.CANCEL: 1,
+    Deal.NOTIFY: 3,
+    Deal.RETRY: 2,
+    Deal.SKIP: 2,
+    Deal.COMPENSATE: 1,
+    Deal.ABORT: 1,
+    Deal.START: 1,
+}
+_MOVES = st.builds(
+    Move,
+    deal=st.sampled_from([deal for deal, weight in _WEIGHTS.items() for _ in range(weight)]),
+    pick=st.integers(0, 7),
+)
+
+
+def _steps(steps: list[StepPlan], doomed: bool) -> tuple[StepPlan, ...]:
+    """Return the steps, the last of them failing for good if there is to be a long rollback."""
+    if doomed:
+        steps = [*steps[:-1], replace(steps[-1], do=(Outcome.FATAL,))]
+    return tuple(steps)
+
+
+def sagas() -> st.SearchStrategy[SagaPlan]:
+    """Return the plans of 1 to 12 steps."""
+    return st.builds(
+        SagaPlan,
+        steps=st.builds(_steps, st.lists(_STEPS, min_size=1, max_size=12), st.booleans()),
+        moves=st.lists(_MOVES, min_size=20, max_size=70).map(tuple),
+        compensates=st.sampled_from([True] * 7 + [False]),
+        driven=st.booleans(),
+    )

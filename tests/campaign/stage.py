@@ -1,0 +1,238 @@
+"""Where everything a saga does waits for its cue: each store call and each step.
+
+One saga of a world has a few processes. Whatever they do stops at a `Point` until the world lets it
+go on, so that the plan alone decides what happens between any two store calls, on any store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import timedelta
+from enum import Enum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from saga_core import SagaAdmin, SagaDefinition, SagaError, SagaOrchestrator, StoreUnavailableError
+from saga_core.records import (
+    Claims,
+    Committed,
+    Created,
+    Held,
+    HistoryEntry,
+    NewSaga,
+    Receipt,
+    Registered,
+    SagaRecord,
+    Signal,
+    StoredSignal,
+    Transition,
+)
+from saga_core.status import Direction
+from saga_core.store import SagaStore
+from saga_testing import FaultyStore
+from tests.campaign.ledger import Call, Crashed, Happening, Lost
+
+__all__ = ["LEASE", "PROCESS", "Cue", "Killed", "Point", "Process", "Stage"]
+
+T = TypeVar("T")
+
+LEASE = timedelta(minutes=10)
+"""Far longer than any world lasts: leases end only when the plan lets time pass."""
+
+TURNS = 16
+"""Turns of the event loop without any news after which everybody waits for a cue."""
+
+
+class Killed(BaseException):
+    """The process died here: none of its code may act any more."""
+
+
+class Cue(Enum):
+    GO = "go"
+    LOSE_BEFORE = "lose before"
+    LOSE_AFTER = "lose after"
+    CRASH_APPLIED = "crash applied"
+
+
+class Point:
+    """Somebody who waits for a cue."""
+
+    def __init__(self, process: Process, what: str) -> None:
+        self.process = process
+        self.what = what
+        self.cue: asyncio.Future[Cue] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_call(self) -> bool:
+        return self.what != "step"
+
+
+class Stage:
+    """The points of one world, and what happened there."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self.happenings: list[Happening] = []
+        self._calls = 0
+        self._answered = asyncio.Event()
+        self._news = 0
+
+    def tell(self, happening: Happening) -> None:
+        self.happenings.append(happening)
+        self._news += 1
+
+    async def reach(self, process: Process, what: str) -> Cue:
+        """Wait for a cue. Raises `Killed` when the process dies meanwhile, or has died."""
+        if process.dead:
+            raise Killed
+        point = Point(process, what)
+        self.points.append(point)
+        self._news += 1
+        try:
+            return await point.cue
+        finally:
+            self.points.remove(point)
+            self._news += 1
+
+    async def cross(
+        self, process: Process, method: str, request: Any, call: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Pass a store call on, as the cue says."""
+        cue = await self.reach(process, method)
+        if cue is Cue.LOSE_BEFORE:
+            self.tell(Lost(process.worker, method))
+            raise StoreUnavailableError(f"planned: {method} was lost on its way")
+        self._calls += 1
+        answer, error = None, None
+        try:
+            answer = await call()
+        except SagaError as refused:
+            error = refused
+        finally:
+            self._calls -= 1
+            self._news += 1
+            self._answered.set()
+        heard = cue is Cue.GO
+        self.tell(Call(process.worker, method, request, answer, error, heard))
+        if cue is Cue.CRASH_APPLIED:
+            self.kill(process)
+            raise Killed
+        if cue is Cue.LOSE_AFTER:
+            raise StoreUnavailableError(f"planned: the answer of {method} was lost")
+        if error is not None:
+            raise error
+        return answer  # type: ignore[return-value]
+
+    def kill(self, process: Process) -> None:
+        """Let a process die where it stands."""
+        process.dead = True
+        self.tell(Crashed(process.worker))
+        for point in self.points:
+            if point.process is process and not point.cue.done():
+                point.cue.set_exception(Killed())
+
+    async def quiet(self) -> None:
+        """Return once everybody waits for a cue, or has nothing to do."""
+        still = 0
+        while still < TURNS:
+            news = self._news
+            if self._calls:
+                self._answered.clear()
+                await self._answered.wait()
+            await asyncio.sleep(0)
+            still = still + 1 if self._news == news and not self._calls else 0
+
+
+class Process:
+    """One process: an orchestrator whose store calls and steps wait on the stage."""
+
+    def __init__(
+        self, stage: Stage, name: str, store: SagaStore, kind: str, definition: SagaDefinition
+    ) -> None:
+        self.stage = stage
+        self.name = name
+        self.dead = False
+        self.orchestrator = SagaOrchestrator(store=Line(store, self), execution_lease=LEASE)
+        self.orchestrator.register(kind, definition)
+        self.admin = SagaAdmin(engine=self.orchestrator.engine)
+        self.worker = self.orchestrator.engine.worker
+
+    async def renew(self) -> None:
+        """Renew what is held now, instead of after a third of the lease."""
+        await self.orchestrator.engine._keeper._renew()
+
+    @property
+    def holds(self) -> bool:
+        return bool(self.orchestrator.engine._keeper._held)
+
+
+PROCESS: ContextVar[Process] = ContextVar("PROCESS")
+"""Whose code is running. Tasks inherit it."""
+
+
+class Line(FaultyStore):
+    """The way from a process to the store."""
+
+    def __init__(self, inner: SagaStore, process: Process) -> None:
+        super().__init__(inner)
+        self._process = process
+
+    async def _send(self, method: str, request: Any, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._process.stage.cross(self._process, method, request, call)
+
+    async def _pass(self, method: str, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._send(method, None, call)
+
+    async def create(self, new: NewSaga) -> Created:
+        return await self._send("create", new, lambda: self.inner.create(new))
+
+    async def load(self, saga_id: UUID) -> SagaRecord:
+        return await self._send("load", saga_id, lambda: self.inner.load(saga_id))
+
+    async def commit(self, transition: Transition) -> Committed:
+        return await self._send("commit", transition, lambda: self.inner.commit(transition))
+
+    async def history(
+        self, saga_id: UUID, *, after: int = 0, limit: int = 100
+    ) -> Sequence[HistoryEntry]:
+        return await self._send(
+            "history",
+            (after, limit),
+            lambda: self.inner.history(saga_id, after=after, limit=limit),
+        )
+
+    async def claim_due(
+        self,
+        worker: str,
+        *,
+        claim_id: UUID,
+        limit: int,
+        lease: timedelta,
+        only: Collection[Registered],
+        favour: Direction,
+    ) -> Claims:
+        return await self._send(
+            "claim_due",
+            claim_id,
+            lambda: self.inner.claim_due(
+                worker, claim_id=claim_id, limit=limit, lease=lease, only=only, favour=favour
+            ),
+        )
+
+    async def renew(
+        self, worker: str, held: Sequence[Held], lease: timedelta
+    ) -> Mapping[UUID, int]:
+        return await self._send("renew", tuple(held), lambda: self.inner.renew(worker, held, lease))
+
+    async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:
+        await self._send(
+            "release", (tuple(held), delay), lambda: self.inner.release(worker, held, delay=delay)
+        )
+
+    async def signal(self, saga_id: UUID, signal: Signal) -> Receipt:
+        return await self._send("signal", signal, lambda: self.inner.signal(saga_id, signal))
+
+    async def inbox(self, saga_id: UUID, *, after: int = 0) -> Sequence[StoredSignal]:
+        return await self._send("inbox", after, lambda: self.inner.inbox(saga_id, after=after))

@@ -1,0 +1,85 @@
+"""Sagas that Hypothesis makes, on every store: whatever befalls them, each ends as it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saga_testing.conformance import StoreHarness
+from saga_testing.servers import PostgresqlServer, RedisServer
+from tests.campaign.campaign import Campaign, tallied
+from tests.conformance.test_memory import MemoryHarness
+from tests.conformance.test_postgresql import PostgresqlHarness
+from tests.conformance.test_redis import RedisHarness
+from tests.conformance.test_sql_postgresql import SqlPostgresqlHarness
+from tests.conformance.test_sql_sqlite import SqlSqliteHarness
+from tests.conformance.test_sqlite import SqliteHarness
+
+STORES = ("memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql")
+
+MET = (
+    "takeovers",
+    "crashed",
+    "lost",
+    "lost replies",
+    "fenced commits",
+    "executions cut short",
+    "renewals",
+    "refused renewals",
+    "suspected",
+    "retrying",
+    "failed",
+    "compensated",
+    "compensation_retrying",
+    "compensation_failed",
+    "notify granted",
+    "notify refused",
+    "retry_step granted",
+    "skip_step granted",
+    "compensate_step granted",
+    "abort granted",
+    "command_ignored",
+    "revived",
+    "COMPLETED",
+    "COMPENSATED",
+    "FAILED",
+    "STUCK",
+)
+"""What a campaign must have met, or it has proved little."""
+
+
+@pytest.fixture(params=STORES)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def harness(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> StoreHarness:
+    if backend == "memory":
+        return MemoryHarness()
+    if backend == "sqlite":
+        return SqliteHarness(tmp_path / "sagas.db")
+    if backend == "sql-sqlite":
+        return SqlSqliteHarness(tmp_path / "sagas.db")
+    if backend == "redis":
+        redis: RedisServer = request.getfixturevalue("redis")
+        return RedisHarness(redis.url)
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    if backend == "sql-postgresql":
+        return SqlPostgresqlHarness(server.url)
+    return PostgresqlHarness(server.url)
+
+
+@pytest.mark.timeout(3600)
+async def test_every_saga_ends_as_it_should(backend: str, harness: StoreHarness) -> None:
+    campaign = Campaign.wanted()
+    async with harness.open() as store:
+        verdicts = await campaign.run(store, harness)
+    report = campaign.report(backend, verdicts)
+    assert not report, report
+    met = tallied(verdicts)
+    print(f"{len(verdicts)} sagas on {backend}, seed {campaign.seed}: {dict(met)}")
+    if campaign.only is None:
+        assert not [name for name in MET if not met[name]], met

@@ -1,0 +1,299 @@
+"""Play one planned saga on a store, with workers that die, calls that get lost, and people."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+from saga_core import SagaStatus
+from saga_core.records import NewSaga, SagaState, Transition
+from saga_core.store import SagaStore
+from saga_testing.conformance import StoreHarness
+from tests.campaign.cast import FIRST, SKIPPED, Receipt, Script, definition
+from tests.campaign.ledger import Aged, Asked, Call, Endless, Ledger, Replied
+from tests.campaign.plan import Deal, Move, SagaPlan
+from tests.campaign.stage import PROCESS, Cue, Killed, Point, Process, Stage
+
+__all__ = ["AGE", "World", "play"]
+
+AGE = timedelta(hours=2)
+"""What passes at once: more than any lease or delay."""
+
+WORKERS = 3
+
+LONGEST = 600
+"""Cues after which a saga that is left in peace must have come to rest."""
+
+RESTING = (
+    SagaStatus.STUCK,
+    SagaStatus.COMPLETED,
+    SagaStatus.COMPENSATED,
+    SagaStatus.FAILED,
+)
+
+MENDING = (Deal.NOTIFY, Deal.RETRY, Deal.SKIP)
+"""What a person may do about a saga that waits."""
+
+Age = Callable[[UUID, timedelta], Awaitable[None]]
+
+
+class World:
+    """One saga, the processes that drive it, and a person at a console."""
+
+    def __init__(self, plan: SagaPlan, store: SagaStore, age: Age) -> None:
+        self.plan = plan
+        self.saga_id = uuid4()
+        self.kind = f"saga-{self.saga_id}"
+        self._store = store
+        self._age = age
+        self._stage = Stage()
+        self._definition = definition(plan, Script(plan, self._stage))
+        self._numbers = count(1)
+        self._lives = count(1)
+        self._workers = [self._process(f"worker {number}") for number in range(WORKERS)]
+        self._person = self._process("person")
+        self._tasks: dict[asyncio.Task[Any], Process] = {}
+        self._plans: list[Move] = []
+        """What the person has in mind."""
+        self._read = 0
+        self._version = 0
+        self._state: SagaState | None = None
+        """What was written last; None as long as the saga was not."""
+
+    async def play(self) -> Ledger:
+        """Make all moves, let the saga come to rest, and return what happened."""
+        self._start(self._workers[0])
+        for move in self.plan.moves:
+            await self._stage.quiet()
+            await self._make(move)
+        await self._come_to_rest()
+        return await self._report()
+
+    # --- moves ----------------------------------------------------------------------------------
+
+    async def _make(self, move: Move) -> None:
+        pick = move.pick
+        match move.deal:
+            case Deal.GO:
+                await self._go_on(pick)
+            case Deal.LOSE_BEFORE | Deal.LOSE_AFTER:
+                self._cue(self._picked(pick), Cue(move.deal.value))
+            case Deal.CRASH | Deal.CRASH_APPLIED:
+                self._crash(self._picked(pick), applied=move.deal is Deal.CRASH_APPLIED)
+            case Deal.TIME:
+                await self._pass_time()
+            case Deal.LOOK:
+                self._look(self._workers[pick % WORKERS])
+            case Deal.OVERTAKE:
+                await self._pass_time()
+                self._look(self._idle_worker(pick))
+            case Deal.RENEW:
+                self._renew(pick)
+            case Deal.CANCEL:
+                running = list(self._running())
+                if running:
+                    running[pick % len(running)].cancel()
+            case Deal.START:
+                self._start(self._idle_worker(pick))
+            case _ if pick % 2:
+                self._plans.append(move)  # for when the saga waits or rests
+            case _:
+                self._command(move.deal, pick)
+
+    async def _go_on(self, pick: int) -> None:
+        point = self._picked(pick)
+        if point is not None:
+            self._cue(point, Cue.GO)
+        elif self._current() is None:
+            self._start(self._idle_worker(pick))
+        elif planned := self._next_plan():
+            self._command(planned.deal, planned.pick)
+        elif self._current() not in RESTING:
+            await self._pass_time()
+            self._look(self._idle_worker(pick))
+
+    def _next_plan(self) -> Move | None:
+        """Return what the person does about the saga as it stands, if anything."""
+        status = self._current()
+        for number, move in enumerate(self._plans):
+            if status in RESTING or (status is SagaStatus.SUSPENDED and move.deal in MENDING):
+                return self._plans.pop(number)
+        return None
+
+    def _picked(self, pick: int) -> Point | None:
+        points = [point for point in self._stage.points if not point.cue.done()]
+        return points[pick % len(points)] if points else None
+
+    def _cue(self, point: Point | None, cue: Cue) -> None:
+        if point is not None and not point.cue.done():
+            point.cue.set_result(cue if point.is_call else Cue.GO)
+
+    def _crash(self, point: Point | None, *, applied: bool) -> None:
+        if point is None:
+            return
+        if applied and point.is_call:
+            self._cue(point, Cue.CRASH_APPLIED)
+        else:
+            self._stage.kill(point.process)
+
+    async def _pass_time(self) -> None:
+        if self._current() is not None:
+            await self._age(self.saga_id, AGE)
+            self._stage.tell(Aged(AGE))
+
+    # --- who is there ---------------------------------------------------------------------------
+
+    def _process(self, name: str) -> Process:
+        name = f"{name}.{next(self._lives)}"
+        return Process(self._stage, name, self._store, self.kind, self._definition)
+
+    def _living(self, process: Process) -> Process:
+        """Return the process, or the one that was started when it had died."""
+        if not process.dead:
+            return process
+        successor = self._process(process.name.split(".")[0])
+        if process is self._person:
+            self._person = successor
+        else:
+            self._workers[self._workers.index(process)] = successor
+        return successor
+
+    def _idle_worker(self, pick: int) -> Process:
+        busy = set(self._running().values())
+        order = self._workers[pick % WORKERS :] + self._workers[: pick % WORKERS]
+        return next((worker for worker in order if worker not in busy), order[0])
+
+    def _running(self) -> dict[asyncio.Task[Any], Process]:
+        self._tasks = {task: who for task, who in self._tasks.items() if not task.done()}
+        return self._tasks
+
+    def _current(self) -> SagaStatus | None:
+        """Return where the saga stands by the last write that the store accepted."""
+        for happening in self._stage.happenings[self._read :]:
+            if not isinstance(happening, Call) or happening.error is not None:
+                continue
+            request, answer = happening.request, happening.answer
+            if isinstance(request, NewSaga) and answer.created:
+                self._state, self._version = request.state, 1
+            elif isinstance(request, Transition) and answer.version > self._version:
+                self._state, self._version = request.state, answer.version
+        self._read = len(self._stage.happenings)
+        return None if self._state is None else self._state.status
+
+    # --- what they do ---------------------------------------------------------------------------
+
+    def _ask(
+        self, process: Process, what: str, call: Callable[[int], Coroutine[Any, Any, Any]]
+    ) -> None:
+        number = next(self._numbers)
+
+        async def asking() -> None:
+            self._stage.tell(Asked(process.worker, number, what))
+            answer, error = None, None
+            try:
+                answer = await call(number)
+            except Killed:
+                return
+            except Exception as raised:
+                error = raised
+            self._stage.tell(Replied(number, what, answer, error))
+
+        context = contextvars.copy_context()
+        context.run(PROCESS.set, process)
+        self._tasks[asyncio.create_task(asking(), context=context)] = process
+
+    def _start(self, process: Process) -> None:
+        process = self._living(process)
+
+        def start(_: int) -> Coroutine[Any, Any, Any]:
+            return process.orchestrator.start(
+                saga_name=self.kind,
+                initial_data={"n": FIRST},
+                saga_id=self.saga_id,
+                aggregation_id=f"aggregate {self.saga_id}",
+                wait=self.plan.driven,
+            )
+
+        self._ask(process, "start", start)
+
+    def _look(self, process: Process) -> None:
+        process = self._living(process)
+        self._ask(process, "run_due", lambda _: process.orchestrator.run_due())
+
+    def _renew(self, pick: int) -> None:
+        holders = [each for each in (*self._workers, self._person) if each.holds and not each.dead]
+        if holders:
+            holder = holders[pick % len(holders)]
+            self._ask(holder, "renew", lambda _: holder.renew())
+
+    def _command(self, deal: Deal, pick: int) -> None:
+        if self._current() is None:
+            return
+        self._person = person = self._living(self._person)
+        state = self._state
+        assert state is not None
+        if deal is Deal.NOTIFY:
+            token = uuid4() if pick == 7 or state.token is None else state.token
+            self._ask(
+                person,
+                "notify",
+                lambda number: person.orchestrator.notify(
+                    saga_id=self.saga_id, token=token, event={"n": number}, wait=pick % 4 < 2
+                ),
+            )
+            return
+        # Waiting for another driver would be by the machine's clock.
+        patient = state.status is not SagaStatus.RUNNING and pick % 4 < 2
+        more: dict[str, Any] = {"wait": patient and deal is not Deal.ABORT}
+        command: Callable[..., Coroutine[Any, Any, Any]] = getattr(person.admin, deal.value)
+
+        def ask(number: int) -> Coroutine[Any, Any, Any]:
+            if deal is Deal.SKIP:
+                more["mock_output"] = Receipt(serial=SKIPPED + number)
+            return command(self.saga_id, actor=str(number), reason="planned", **more)
+
+        self._ask(person, deal.value, ask)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    async def _come_to_rest(self) -> None:
+        """Let everything go well from here on, and look once more when the saga rests."""
+        looks = 0
+        for _ in range(LONGEST):
+            await self._stage.quiet()
+            if self._stage.points:
+                self._cue(self._picked(0), Cue.GO)
+            elif self._running():
+                await asyncio.sleep(0.002)  # somebody polls
+            elif self._plans or self._current() not in RESTING:
+                await self._go_on(0)
+                looks = 0
+            elif looks == 0:
+                looks += 1
+                await self._pass_time()
+                self._look(self._idle_worker(looks))
+            else:
+                return
+        self._stage.tell(Endless())
+        for process in (*self._workers, self._person):
+            self._stage.kill(process)
+        await self._stage.quiet()
+
+    async def _report(self) -> Ledger:
+        record = await self._store.load(self.saga_id)
+        return Ledger(
+            happenings=self._stage.happenings,
+            record=record,
+            history=tuple(await self._store.history(self.saga_id, limit=1000)),
+            inbox=tuple(await self._store.inbox(self.saga_id)),
+        )
+
+
+async def play(plan: SagaPlan, store: SagaStore, harness: StoreHarness) -> Ledger:
+    """Play one saga."""
+    return await World(plan, store, harness.age).play()
