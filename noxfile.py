@@ -5,6 +5,7 @@
 | unit-3.x                 | the core, plugins, console; no server             | current 3.x   |
 | conformance(backend)-3.x | a store keeps the SagaStore contract              | current 3.x   |
 | crash(backend)           | kill -9 at every store call, every saga ends      | yes           |
+| sagas(backend)           | 5,000 random sagas, one judge; the seed is told   | no            |
 | types, lint              | mypy --strict; ruff, format, layers               | yes           |
 | readme                   | the README's code and the examples run as printed | yes           |
 | packaging-3.x            | the wheel alone in an empty environment           | current 3.x   |
@@ -27,6 +28,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 STORES = ["memory", "sqlite", "postgresql", "sql-sqlite", "sql-postgresql"]
 DURABLE = ["sqlite", "postgresql"]
+PLAYED = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = True
@@ -68,6 +70,15 @@ def crash(session: nox.Session, backend: str) -> None:
     """Kill workers at every store call and in every step; every saga must end."""
     _install(session)
     _pytest(session, "tests/crash", "-k", backend)
+
+
+@nox.session(tags=["matrix"])
+@nox.parametrize("backend", PLAYED)
+def sagas(session: nox.Session, backend: str) -> None:
+    """Play 5,000 random sagas on one store; SAGA_SEED repeats the plans of a run."""
+    _install(session)
+    test = f"tests/campaign/test_campaign.py::test_every_saga_ends_as_it_should[{backend}]"
+    _pytest(session, test, "-rP", SAGA_CAMPAIGN="full")
 
 
 @nox.session(tags=["matrix"])
@@ -153,5 +164,5 @@ def _tests_of(session: nox.Session, folder: str, backend: str) -> list[str]:
     return sorted(str(path) for path in found)
 
 
-def _pytest(session: nox.Session, *args: str) -> None:
-    session.run("python", "-m", "pytest", "-q", *args, *session.posargs)
+def _pytest(session: nox.Session, *args: str, **env: str) -> None:
+    session.run("python", "-m", "pytest", "-q", *args, *session.posargs, env=env)
