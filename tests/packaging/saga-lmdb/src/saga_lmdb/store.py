@@ -72,10 +72,10 @@ class LmdbStore(LmdbQueue, LmdbCatalog):
             row = table.row(saga_id)
             record = row.record
             is_held = record.worker is not None
-            if not record.state.active:
-                return Receipt(accepted=False, duplicate=False, held=is_held)
             if table.knows(saga_id, signal.event_id):
                 return Receipt(accepted=True, duplicate=True, held=is_held)
+            if not record.state.active:
+                return Receipt(accepted=False, duplicate=False, held=is_held)
             table.hear(saga_id, signal, record.signals + 1)
             waits = record.due_at is not None or record.state.waiting_for is not None
             due_at = table.now if waits and not is_held else record.due_at
