@@ -149,3 +149,18 @@ async def test_cancelled_opening_leaves_nothing_open(tmp_path: Path) -> None:
             await task
     await use()  # what the cancelled left to their threads is done before this ends
     assert not Database.environments._open
+
+
+def test_what_was_opened_before_a_fork_is_not_used_after_it(tmp_path: Path) -> None:
+    code = (
+        "import lmdb, os, sys; from saga_lmdb.database import Database\n"
+        "def take(): return Database.environments.take(sys.argv[1], 1 << 20, create=True)\n"
+        "parents = take()\n"
+        "if child := os.fork():\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "try:\n"
+        "    os._exit(take() is parents)\n"
+        "except lmdb.Error:  # a newer LMDB refuses what an older one lets pass\n"
+        "    os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "sagas.lmdb")], check=True)

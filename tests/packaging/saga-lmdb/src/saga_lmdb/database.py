@@ -47,26 +47,31 @@ class LmdbOptions(StoreOptions):
 
 
 class Environments:
-    """The open files of this process. LMDB allows one environment per file and process."""
+    """The open files of this process. LMDB allows one environment per file and process.
+
+    By process id, too: one that was opened before a fork must not be used after it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[lmdb.Environment, int]] = {}
+        self._open: dict[tuple[int, str], tuple[lmdb.Environment, int]] = {}
 
     def take(self, path: str, map_size: int, *, create: bool) -> lmdb.Environment:
+        key = os.getpid(), path
         with self._lock:
-            if path in self._open:
-                environment, users = self._open[path]
+            if key in self._open:
+                environment, users = self._open[key]
             else:
                 environment, users = _open(path, map_size, create=create), 0
-            self._open[path] = environment, users + 1
+            self._open[key] = environment, users + 1
             return environment
 
     def give_back(self, path: str) -> None:
+        key = os.getpid(), path
         with self._lock:
-            environment, users = self._open.pop(path)
+            environment, users = self._open.pop(key)
             if users > 1:
-                self._open[path] = environment, users - 1
+                self._open[key] = environment, users - 1
             else:
                 environment.close()
 
