@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
+from saga_core.errors import PayloadError, SagaNotFoundError
+from saga_core.records import Query
 from saga_core.store import SagaStore
 from saga_testing.conformance.sagas import commit_of, entry, event, leased, new_saga
 from saga_testing.conformance.topic import Topic
+from saga_testing.conformance.transitions import unchanged
 
 __all__ = ["PayloadRules"]
 
@@ -25,6 +29,9 @@ PAYLOADS = {
     "percent and braces": '"100% {x} $1 :name ?"',
     "256 KiB": '"' + "x" * 262_144 + '"',
 }
+
+ODD = {"NUL": "a\x00b", "half a surrogate pair": "a\ud800b"}
+"""No JSON of ours holds these, but a caller may send them."""
 
 
 class PayloadRules(Topic):
@@ -48,3 +55,38 @@ class PayloadRules(Topic):
         record = (await store.create(new)).record
         assert (record.aggregation_id, record.trace_id, record.tags) == (odd, odd, (odd,))
         assert (await store.load(new.saga_id)).tags == (odd,)
+
+    @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+    async def test_text_is_kept_or_refused_as_a_payload_error(
+        self, store: SagaStore, text: str
+    ) -> None:
+        for changes in ({"data": text}, {"aggregation_id": text}, {"tags": (text,)}):
+            new = new_saga(**changes)
+            try:
+                created = await store.create(new)
+            except PayloadError:
+                with pytest.raises(SagaNotFoundError):
+                    await store.load(new.saga_id)
+            else:
+                kept = await store.load(new.saga_id)
+                assert replace(kept, now=created.record.now) == created.record
+                assert (kept.data, kept.aggregation_id, kept.tags) == (
+                    new.data,
+                    new.aggregation_id,
+                    new.tags,
+                )
+
+    @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+    async def test_text_that_a_commit_cannot_store_refuses_all_of_it(
+        self, store: SagaStore, text: str
+    ) -> None:
+        record = (await store.create(leased())).record
+        before = await store.export(record.saga_id)
+        odd = entry(output=text, error=text)
+        with suppress(PayloadError):
+            await store.commit(commit_of(record, history=(entry(), odd), spawn=(new_saga(),)))
+            (_, kept) = await store.history(record.saga_id)
+            assert (kept.output, kept.error) == (text, text)
+            return
+        assert await unchanged(store, record.saga_id, before)
+        assert await store.count(Query()) == 1
