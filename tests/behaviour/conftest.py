@@ -10,14 +10,15 @@ import pytest_asyncio
 
 from saga_core import SagaStore
 from saga_testing.conformance import StoreHarness
-from saga_testing.servers import PostgresqlServer
+from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.conformance.test_memory import MemoryHarness
 from tests.conformance.test_postgresql import PostgresqlHarness
+from tests.conformance.test_redis import RedisHarness
 from tests.conformance.test_sql_postgresql import SqlPostgresqlHarness
 from tests.conformance.test_sql_sqlite import SqlSqliteHarness
 from tests.conformance.test_sqlite import SqliteHarness
 
-STORES = ("memory", "sqlite", "postgresql", "sql-sqlite", "sql-postgresql")
+STORES = ("memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql")
 
 
 @pytest.fixture(params=STORES)
@@ -28,6 +29,9 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> StoreHarness:
         return SqliteHarness(tmp_path / "sagas.db")
     if request.param == "sql-sqlite":
         return SqlSqliteHarness(tmp_path / "sagas.db")
+    if request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis")
+        return RedisHarness(redis.url)
     server: PostgresqlServer = request.getfixturevalue("postgresql")
     if request.param == "sql-postgresql":
         return SqlPostgresqlHarness(server.url)

@@ -63,11 +63,13 @@ def test_upgrade_hands_the_options_to_the_backend() -> None:
 
 
 @pytest.mark.parametrize("verb", ["status", "upgrade"])
-def test_a_store_without_a_schema_has_nothing_to_migrate(verb: str) -> None:
-    code, out, _ = saga("db", verb, "memory://")
+@pytest.mark.parametrize("url", ["memory://", "redis://:hunter2@127.0.0.1:6379/0"])
+def test_a_store_without_a_schema_has_nothing_to_migrate(verb: str, url: str) -> None:
+    code, out, _ = saga("db", verb, url)
 
     assert code == 0
-    assert "nothing to migrate" in out
+    name = url.partition(":")[0]
+    assert out.strip() == f"{name}: nothing to migrate, it has no schema of its own"
 
 
 @pytest.mark.usefixtures("shop")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saga_testing.servers import PostgresqlServer
+from saga_testing.servers import PostgresqlServer, RedisServer
 
 
 def demo(*args: str, tmp_path: Path, encoding: str = "utf-8") -> tuple[int, str, str]:
@@ -57,8 +57,18 @@ def test_three_orders_end_as_promised_on_postgresql(
     check(out)
 
 
-def test_an_unreachable_store_is_one_line_without_the_password(tmp_path: Path) -> None:
-    code, out, err = demo("--url", "postgresql://me:hunter2@127.0.0.1:1/x", tmp_path=tmp_path)
+def test_three_orders_end_as_promised_on_redis(tmp_path: Path, redis: RedisServer) -> None:
+    code, out, err = demo("--url", redis.url, tmp_path=tmp_path)
+
+    assert (code, err) == (0, ""), out + err
+    check(out)
+
+
+@pytest.mark.parametrize(
+    "place", ["postgresql://me:hunter2@127.0.0.1:1/x", "redis://:hunter2@127.0.0.1:1"]
+)
+def test_an_unreachable_store_is_one_line_without_the_password(place: str, tmp_path: Path) -> None:
+    code, out, err = demo("--url", place, tmp_path=tmp_path)
 
     assert (code, out) == (2, "")
     assert err.startswith("error: ")

@@ -21,9 +21,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from saga_core import SagaNotFoundError, SagaOrchestrator, SagaStatus, SagaStore, open_store
-from saga_testing.servers import PostgresqlServer
+from saga_testing.servers import PostgresqlServer, RedisServer
+from tests.conformance.test_redis import AGE
 from tests.crash.booking import EXPECTED_HISTORY, NAME, STEPS, build
 from tests.crash.ledger import Deed, Ledger
 from tests.crash.victim import LEASE, Scene, live
@@ -44,10 +46,13 @@ class Stage:
     url: Callable[[Path], str]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def stage(request: pytest.FixtureRequest) -> Stage:
     if request.param == "sqlite":
         return Stage("sqlite", lambda folder: f"sqlite:///{folder / 'sagas.db'}")
+    if request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis")
+        return Stage("redis", lambda _: redis.url)
     server: PostgresqlServer = request.getfixturevalue("postgresql")
     return Stage("postgresql", lambda _: server.url)
 
@@ -195,11 +200,16 @@ async def recover(stage: Stage, scene: Scene, store: SagaStore, counts: Counter[
 
 
 async def age(stage: Stage, scene: Scene, by: timedelta) -> None:
+    micros = by // timedelta(microseconds=1)
+    if stage.name == "redis":
+        async with Redis.from_url(scene.url) as client:
+            prefix = f"saga:{{{scene.namespace}}}:"
+            await client.eval(AGE, 1, prefix, str(scene.saga_id), micros)
+        return
     if stage.name == "sqlite":
         with suppress(sqlite3.Error):
             database = sqlite3.connect(scene.url.removeprefix("sqlite:///"), timeout=10)
             with database:
-                micros = by // timedelta(microseconds=1)
                 database.execute("UPDATE saga SET due_at = due_at - ?", (micros,))
             database.close()
         return

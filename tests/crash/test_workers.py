@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from saga_core import Query, SagaAdmin, SagaStatus, SagaStore, open_store
-from saga_testing.servers import PostgresqlServer
+from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.crash.workshop import (
     LEASE,
     Workshop,
@@ -33,10 +33,13 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.crash.victim", "tests.crash.workshop"])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Workshop:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'sagas.db'}"
+    elif request.param == "redis":
+        redis: RedisServer = request.getfixturevalue("redis")
+        url = redis.url
     else:
         server: PostgresqlServer = request.getfixturevalue("postgresql")
         url = server.url

@@ -1,4 +1,4 @@
-"""Each example runs as printed, on SQLite and on PostgreSQL."""
+"""Each example runs as printed, on SQLite, on PostgreSQL and on Redis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saga_testing.servers import PostgresqlServer
+from saga_testing.servers import PostgresqlServer, RedisServer
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 LAST_LINES = {
@@ -49,6 +49,13 @@ def test_example_runs_on_postgresql(
     name: str, postgresql: PostgresqlServer, tmp_path: Path
 ) -> None:
     done = run(name, postgresql.url, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert LAST_LINES[name] in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_example_runs_on_redis(name: str, redis: RedisServer, tmp_path: Path) -> None:
+    done = run(name, redis.url, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert LAST_LINES[name] in done.stdout.splitlines()[-1]
 
