@@ -7,6 +7,7 @@ streams, and the n-th reply of a connection belongs to its n-th command.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,9 +59,10 @@ class _Values:
 class RedisProxy:
     """Forwards connections to one server. Made by `redis_proxy`."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(upstream)
         self._upstream = upstream
+        self._tls = tls
         self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
@@ -77,7 +79,7 @@ class RedisProxy:
         """Set when something is held back by `blackhole`."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(
@@ -206,7 +208,12 @@ class _Session:
 
 
 @asynccontextmanager
-async def redis_proxy(upstream: str) -> AsyncIterator[RedisProxy]:
-    """Yield a proxy in front of the server at `upstream`, without TLS."""
-    async with RedisProxy(upstream) as proxy:
+async def redis_proxy(
+    upstream: str, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RedisProxy]:
+    """Yield a proxy in front of the server at `upstream`, which itself is without TLS.
+
+    With `tls` the proxy's own clients must speak TLS.
+    """
+    async with RedisProxy(upstream, tls=tls) as proxy:
         yield proxy

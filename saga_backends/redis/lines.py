@@ -130,6 +130,8 @@ class Lines:
         return line
 
     async def _exchange(self, line: Any, group: list[_Call]) -> None:
+        if not line.is_connected:
+            await line.connect()  # which asks the sentinels, if need be; sending does not
         await line.send_packed_command([call[0] for call in group], check_health=False)
         for _, future, _ in group:
             try:

@@ -36,8 +36,10 @@ end
 class RedisHarness(StoreHarness):
     capabilities = frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE})
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, admin: str | None = None) -> None:
+        """`admin` is a URL for `age`, which looks through all keys."""
         self._url = url
+        self._admin = admin or url
         # Tests share one server; each has namespaces of its own.
         self._prefix = f"t{uuid4().hex[:12]}_"
 
@@ -47,7 +49,7 @@ class RedisHarness(StoreHarness):
             yield store
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
-        async with Redis.from_url(self._url) as client:
+        async with Redis.from_url(self._admin) as client:
             prefix = f"saga:{{{self._prefix}{namespace}}}:"
             micros = by // timedelta(microseconds=1)
             await client.eval(AGE, 1, prefix, str(saga_id), micros)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -15,16 +14,16 @@ from uuid import UUID
 
 import pytest
 
-from saga_core import SagaStatus, SagaStore, SagaWorker, open_store
+from saga_core import SagaStatus, SagaWorker, open_store
 from saga_core.records import Query
 from saga_testing.servers import RedisServer, redis_server
 from tests.behaviour.cast import Number, Story, saga
 from tests.redis.keys import Keys
+from tests.redis.patience import finished, until
 from tests.redis.test_refusals import busy
 
 POLL = timedelta(milliseconds=20)
 LEASE = timedelta(seconds=1)
-IN_TIME = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,24 +146,6 @@ async def told(caplog: pytest.LogCaptureFixture) -> None:
         )
 
     await until(has_told)
-
-
-async def finished(store: SagaStore, many: int) -> None:
-    """Wait until so many sagas have ended well."""
-
-    async def are_finished() -> bool:
-        return await store.count(Query(statuses=(SagaStatus.COMPLETED,))) >= many
-
-    await until(are_finished)
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(IN_TIME):
-        while True:
-            found = holds()
-            if await found if inspect.isawaitable(found) else found:
-                return
-            await asyncio.sleep(0.005)
 
 
 async def test_every_acknowledged_transition_survives_a_kill_under_load() -> None:
