@@ -14,8 +14,8 @@ from benchmarks.environments import EnvironmentMissingError
 from benchmarks.growth import growth, idle
 from saga_testing.servers import ServerError
 
-BACKENDS = ("postgresql", "sqlite", "memory")
-SAGAS = {"postgresql": 3200, "sqlite": 1600, "memory": 6400}
+BACKENDS = ("postgresql", "sqlite", "redis", "memory")
+SAGAS = {"postgresql": 3200, "sqlite": 1600, "redis": 6400, "memory": 6400}
 GROWTH_BOUND = 0.8
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.environments import OLD_VERSIONS, python_with
 from saga_testing.proxy import postgresql_proxy
-from saga_testing.servers import postgresql_server
+from saga_testing.redis_proxy import redis_proxy
+from saga_testing.servers import postgresql_server, redis_server
 
 __all__ = ["Contender", "Settings", "compare", "missed_bounds", "table"]
 
@@ -78,10 +79,10 @@ async def compare(settings: Settings) -> list[Contender]:
     """Measure all contenders of a backend; the first is ours."""
     contenders = _contenders(settings)
     async with _server(settings.backend) as url:
-        if settings.backend == "postgresql":
+        if settings.backend in COUNTERS:
             for contender in contenders:
                 _say(f"counting round trips: {contender.name}")
-                contender.round_trips = await _count_round_trips(contender, url)
+                contender.round_trips = await _count_round_trips(settings.backend, contender, url)
         for number in range(settings.rounds):
             # Who comes first changes, so that nobody always has the warmest or coldest machine.
             for contender in contenders[number % 2 :] + contenders[: number % 2]:
@@ -150,6 +151,9 @@ async def _server(backend: str) -> AsyncIterator[str]:
     elif backend == "sqlite":
         with tempfile.TemporaryDirectory(prefix="saga-bench-") as folder:
             yield f"sqlite:///{folder}/sagas.db"
+    elif backend == "redis":
+        with redis_server("--loglevel", "warning") as redis:
+            yield redis.url
     else:
         yield "memory://"
 
@@ -159,15 +163,28 @@ async def _rate(contender: Contender, url: str, sagas: int, lanes: int) -> float
     return float(answer["sagas"]) / float(answer["seconds"])
 
 
-async def _count_round_trips(contender: Contender, url: str) -> float:
-    """Run a few sagas through a proxy, twice: the difference leaves out what is done once."""
-    counts = []
+async def _count_postgresql(contender: Contender, url: str, sagas: int) -> int:
     async with postgresql_proxy(url) as proxy:
-        for sagas in (COUNTED_SAGAS, 3 * COUNTED_SAGAS):
-            proxy.round_trips = 0
-            await _run(contender, proxy.url, sagas, 1)
-            counts.append(proxy.round_trips)
-    return (counts[1] - counts[0]) / (2 * COUNTED_SAGAS)
+        await _run(contender, proxy.url, sagas, 1)
+        return proxy.round_trips
+
+
+async def _count_redis(contender: Contender, url: str, sagas: int) -> int:
+    async with redis_proxy(url) as proxy:
+        await _run(contender, proxy.url, sagas, 1)
+        return proxy.replies
+
+
+COUNTERS = {"postgresql": _count_postgresql, "redis": _count_redis}
+
+
+async def _count_round_trips(backend: str, contender: Contender, url: str) -> float:
+    """Run a few sagas through a proxy, twice: the difference leaves out what is done once."""
+    few, many = [
+        await COUNTERS[backend](contender, url, sagas)
+        for sagas in (COUNTED_SAGAS, 3 * COUNTED_SAGAS)
+    ]
+    return (many - few) / (2 * COUNTED_SAGAS)
 
 
 async def _run(contender: Contender, url: str, sagas: int, lanes: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ import asyncpg
 from benchmarks.steps import no_op_saga
 from saga_core import Direction, SagaOrchestrator, SagaStore, open_store
 from saga_core.records import Registered
-from saga_testing.servers import postgresql_server
+from saga_testing.servers import postgresql_server, redis_server
 
 __all__ = ["growth", "idle"]
 
@@ -33,6 +33,10 @@ async def _opened(backend: str) -> AsyncIterator[tuple[SagaStore, str]]:
         with tempfile.TemporaryDirectory(prefix="saga-bench-") as folder:
             async with open_store(f"sqlite:///{folder}/sagas.db") as store:
                 yield store, ""
+    elif backend == "redis":
+        with redis_server("--loglevel", "warning") as redis:
+            async with open_store(redis.url) as store:
+                yield store, redis.url
     else:
         async with open_store("memory://") as store:
             yield store, ""

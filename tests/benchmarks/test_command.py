@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgresql"])
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "postgresql", "redis"])
 def test_comparison_prints_a_table_and_keeps_the_figures(backend: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = run(
@@ -34,9 +34,9 @@ def test_comparison_prints_a_table_and_keeps_the_figures(backend: str, tmp_path:
     assert f"{backend} floor" in done.stdout
     rows = {row["name"]: row for row in json.loads(figures.read_text())}
     assert rows["ours"]["median"] > 0
-    if backend == "postgresql":
+    if backend in ("postgresql", "redis"):
         assert rows["ours"]["round_trips_per_saga"] == pytest.approx(4, abs=0.1)
-        assert rows["postgresql floor"]["round_trips_per_saga"] == pytest.approx(4, abs=0.1)
+        assert rows[f"{backend} floor"]["round_trips_per_saga"] == pytest.approx(4, abs=0.1)
 
 
 @pytest.mark.parametrize(

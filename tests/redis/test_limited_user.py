@@ -63,7 +63,7 @@ async def test_limited_user_reaches_no_other_namespace(limited: RedisServer) -> 
 @pytest.mark.parametrize(
     "command",
     ["GET secret", "SET secret 1", "KEYS *", "FLUSHALL", "CONFIG SET appendonly no", "ACL LIST",
-     "SUBSCRIBE others", "SCRIPT FLUSH", "DEBUG JMAP", "SHUTDOWN"],
+     "SUBSCRIBE others", "SCRIPT FLUSH", "SHUTDOWN"],
 )  # fmt: skip
 def test_limited_user_may_do_nothing_else(limited: RedisServer, command: str) -> None:
     with blocking.Redis.from_url(url_of(limited)) as client, pytest.raises(NoPermissionError):

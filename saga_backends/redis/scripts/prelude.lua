@@ -71,7 +71,7 @@ end
 -- Returns an error if the user may not do that to the key: an ACL stops a script at the first
 -- command that it denies, and what the script wrote before would stay.
 local function denied(command, key)
-  if not redis.acl_check_cmd(command, key, '1', '1') then
+  if not redis.acl_check_cmd(command, key) then
     return { err = 'NOPERM this user may not run ' .. command .. " on '" .. key .. "'" }
   end
 end

@@ -14,11 +14,11 @@ local row = redis.call('HMGET', saga, 'worker', 'active', 'due', 'waits', 'kind'
 local worker, active, due, waits, kind, lane = row[1], row[2], row[3], row[4], row[5], row[6]
 if not (active and kind and lane and row[7]) then return { 'unknown' } end
 local held = worker and '1' or '0'
-if active == '0' then return { 'ended', held } end
 local before = redis.call('HGET', EVENTS .. id, event_id)
 -- The first answer to this very call may have been lost.
 if before == written then return { 'kept', held } end
 if before then return { 'duplicate', held } end
+if active == '0' then return { 'ended', held } end
 wrong = closed_queues(kind)
 if wrong then return wrong end
 
