@@ -167,7 +167,7 @@ class Row:
             if answer.held and self.holder == call.worker:
                 self._tell(call.worker)
             else:
-                self._lose(call.worker, self._fences[change.expected_version])
+                self._lose(call.worker, self._fences.get(change.expected_version, 0))
 
     def _refused(
         self, call: Call, change: Transition, known: tuple[int, int] | None

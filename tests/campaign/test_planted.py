@@ -1,0 +1,48 @@
+"""The judge catches what is planted, for the right reason, and accuses nobody else."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import pytest
+
+from tests.campaign import bugs_in_engine, bugs_in_rules, bugs_in_store
+from tests.campaign.bug import BUGS, Bug
+from tests.campaign.campaign import Campaign
+from tests.conformance.test_memory import MemoryHarness
+
+SAGAS = 300
+"""Within which each bug must be caught: as many as the everyday run has."""
+
+LOT = 25
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug.plant(monkeypatch)
+    said: list[str] = []
+    for lot in range(SAGAS // LOT):
+        harness = MemoryHarness()
+        async with harness.open() as store:
+            verdicts = await Campaign(seed=lot, size=LOT).run(store, harness)
+        said += [line for verdict in verdicts for line in verdict.violations]
+        if any(re.search(bug.verdict, line) for line in said):
+            return
+    pytest.fail(f"{bug.name} was not caught; what was said instead: {sorted(set(said))[:10]}")
+
+
+@pytest.mark.parametrize("module", [bugs_in_engine, bugs_in_rules, bugs_in_store])
+def test_bugs_are_planted_everywhere(module: ModuleType) -> None:
+    planted = [bug for bug in BUGS if bug.plant.__module__ == module.__name__]
+    assert len({bug.name for bug in planted}) >= 10
+
+
+async def test_no_false_alarm_in_clean_runs() -> None:
+    """The plans of the planted bugs, without the bugs."""
+    for lot in range(SAGAS // LOT):
+        harness = MemoryHarness()
+        async with harness.open() as store:
+            campaign = Campaign(seed=lot, size=LOT)
+            report = campaign.report("memory", await campaign.run(store, harness))
+        assert not report, report
