@@ -194,6 +194,7 @@ def foreign_error_let_out(patch: Patch) -> None:
         calls += 1
         if calls % 5 == 0:
             raise KeyError("planned")
-        return await run_due(*args, **more)
+        driven: int = await run_due(*args, **more)
+        return driven
 
     patch.setattr(orchestrator, "run_due", breaks)

@@ -26,6 +26,7 @@ from tests.campaign.judge import judge, tally
 from tests.campaign.ledger import Ledger
 from tests.campaign.plan import SagaPlan, sagas
 from tests.campaign.stage import Killed
+from tests.campaign.telling import tell
 from tests.campaign.world import play
 
 __all__ = ["Campaign", "Verdict", "patient", "plans", "tallied"]
@@ -109,7 +110,7 @@ class Campaign:
             *(f"    {step}" for step in first.plan.steps),
         ]
         if self.only is not None:
-            lines += ["and went like this:", *(_told(each) for each in first.ledger.happenings)]
+            lines += ["and went like this:", *tell(first.ledger.happenings)]
         return "\n".join(lines)
 
 
@@ -178,8 +179,3 @@ def patient() -> Iterator[None]:
 def _ignore_the_dead(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if not isinstance(context.get("exception"), Killed):
         loop.default_exception_handler(context)
-
-
-def _told(happening: object) -> str:
-    text = repr(happening)
-    return f"    {text[:400]}{'...' if len(text) > 400 else ''}"

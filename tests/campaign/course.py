@@ -184,7 +184,7 @@ class Course:
         self.rest = SagaStatus.STUCK
         self.waiting = False
         if entry.error_code == "WorkerLost":
-            if self.suspicions < MAX_CRASHES or self.takeovers < MAX_CRASHES + 2:
+            if self.suspicions < MAX_CRASHES or self.takeovers <= MAX_CRASHES:
                 yield f"it was stuck after {self.takeovers} drivers were lost"
             return
         yield from self._backed(entry, last, Outcome.GARBLED)
@@ -192,8 +192,9 @@ class Course:
         yield from self._counted(entry, self.failed)
 
     def _suspected(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        # The first takes two losses; a suspect that was sent back stays one, for the next it is one.
         self.suspicions += 1
-        if self.takeovers < self.suspicions + 1:
+        if self.takeovers < self.suspicions:
             yield f"it was suspected after {self.takeovers} drivers were lost"
 
     def _skipped(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:

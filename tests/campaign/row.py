@@ -310,6 +310,8 @@ class Row:
         self.heard[worker] = len(self.signals)
 
     def _lose(self, worker: str, fence: int) -> None:
+        if self._is_ours(worker, fence):
+            return  # another task of the same process holds it
         self.told.pop(worker, None)
         self.lost.add((worker, fence))
 

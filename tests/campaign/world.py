@@ -268,11 +268,13 @@ class World:
             await self._stage.quiet()
             if self._stage.points:
                 self._cue(self._picked(0), Cue.GO)
-            elif self._running():
+            elif set(self._running().values()) - {self._person}:
                 await asyncio.sleep(0.002)  # somebody polls
             elif self._plans or self._current() not in RESTING:
                 await self._go_on(0)
                 looks = 0
+            elif self._running():
+                await asyncio.sleep(0.002)  # the person waits for what is there by now
             elif looks == 0:
                 looks += 1
                 await self._pass_time()
