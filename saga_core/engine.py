@@ -142,7 +142,7 @@ class SagaEngine:
         self._keeper.hold(live, since=since)
         try:
             while True:
-                if live.signals > live.seen:
+                while live.signals > live.seen:
                     await self._hear(live)
                     live.call.heard()
                 if not live.driving:

@@ -102,6 +102,25 @@ async def test_step_may_abort_its_own_saga(store: SagaStore) -> None:
     assert after.step_history[-1].actor == "step"
 
 
+async def test_command_that_comes_while_another_is_ignored_is_heard_before_the_next_step(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    faulty = FaultyStore(store)
+    one = saga(faulty, story.step(fails(times=1)), retry_policy=retry(3, timedelta(0)))
+    saga_id = uuid4()
+
+    person = saga(store, story.step(), retry_policy=retry(3, timedelta(0))).admin
+
+    # The first commit records a failed attempt, the second that there is nothing to undo yet.
+    faulty.between("commit", 1, lambda: person.compensate_step(saga_id, wait=False))
+    faulty.between("commit", 2, lambda: person.abort(saga_id))
+    await one.start(saga_id=saga_id)
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.FAILED
+    assert story.log == ["do step_0"]
+
+
 # --- a lost answer, and somebody else in between -------------------------------------------------
 
 

@@ -192,7 +192,7 @@ class Course:
         yield from self._counted(entry, self.failed)
 
     def _suspected(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
-        # The first takes two losses; a suspect that was sent back stays one, for the next it is one.
+        # The first takes two losses, unless it was one before it was turned round.
         self.suspicions += 1
         if self.takeovers < self.suspicions:
             yield f"it was suspected after {self.takeovers} drivers were lost"
