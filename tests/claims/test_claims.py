@@ -48,6 +48,7 @@ LONG = timedelta(minutes=5)
 SHORT = timedelta(seconds=2)
 DEATHS = (("claimed", 1), ("begun", 2), ("ended", 2), ("begun", 5), ("ended", 5), ("claimed", 3))
 """How the processes that die do so."""
+AT_REST = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED, SagaStatus.STUCK)
 MOST_EXTRA = 2000
 """Sagas started beyond the first, so that those that are to die find something to do."""
 
@@ -128,20 +129,17 @@ async def start(store: SagaStore, count: int) -> None:
         await orchestrator.start(saga_name=NAME, initial_data={}, wait=False)
 
 
-async def all_ended(store: SagaStore) -> None:
-    active = Query(statuses=tuple(status for status in SagaStatus if not rests(status)))
-    async with asyncio.timeout(PATIENCE):
-        while await store.count(active):  # noqa: ASYNC110 - done by other processes
-            await asyncio.sleep(0.05)
-
-
-def rests(status: SagaStatus) -> bool:
-    return status in {
-        SagaStatus.COMPLETED,
-        SagaStatus.COMPENSATED,
-        SagaStatus.FAILED,
-        SagaStatus.STUCK,
-    }
+async def all_ended(store: SagaStore, folder: Path) -> None:
+    """Wait until no saga is left; if one is, say what the notes say of it."""
+    active = Query(statuses=tuple(status for status in SagaStatus if status not in AT_REST))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await store.count(active):  # noqa: ASYNC110 - done by other processes
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        notes = read(folder)
+        left = f"{await store.count(active)} sagas are left after {takeovers(notes)} takeovers"
+        pytest.fail("\n".join([left, *wrongs(notes)]))
 
 
 async def records_of(store: SagaStore) -> list[SagaRecord]:
@@ -175,7 +173,7 @@ async def test_each_saga_is_claimed_once_and_none_is_left(place: Store, tmp_path
                 await hand.hear()
             for hand in hands:
                 hand.say(GO_ON)
-            await all_ended(store)
+            await all_ended(store, tmp_path)
         records = await records_of(store)
     notes = read(tmp_path)
     print(told(place, hands, records, notes))
@@ -213,7 +211,7 @@ async def test_no_fence_is_given_twice_while_workers_are_killed(
                     await start(store, 1)
                     extra += 1
                     assert extra < MOST_EXTRA, "those that are to die do no work"
-            await all_ended(store)
+            await all_ended(store, tmp_path)
         records = await records_of(store)
     notes = read(tmp_path)
     print(told(place, hands, records, notes))
