@@ -14,6 +14,7 @@ What is listed here is for users. Who writes a backend needs the modules `saga_c
 from saga_core.admin import SagaAdmin
 from saga_core.builder import SagaBuilder
 from saga_core.codec import PayloadLimits
+from saga_core.copying import CopyConflictError, CopyProgress, CopyReport, copy_sagas
 from saga_core.definition import InputContext, SagaDefinition, StepRef
 from saga_core.engine import SagaEngine
 from saga_core.errors import (
@@ -51,6 +52,9 @@ __all__ = [
     "BackendNotFoundError",
     "BaseStep",
     "Capability",
+    "CopyConflictError",
+    "CopyProgress",
+    "CopyReport",
     "Direction",
     "EntryKind",
     "ExponentialRetry",
@@ -87,6 +91,7 @@ __all__ = [
     "StoreUrlError",
     "TypeValidationError",
     "available_backends",
+    "copy_sagas",
     "hookimpl",
     "open_store",
 ]

@@ -11,6 +11,7 @@ PROMISED = """
     SagaOrchestrator SagaEngine SagaAdmin SagaWorker
     SagaStatus SagaSnapshot SagaAdminSnapshot
     SagaStore open_store available_backends
+    copy_sagas CopyReport CopyConflictError CopyProgress
     SagaError SagaDefinitionError TypeValidationError SagaNotFoundError
     ActiveSagaAlreadyExistsError SagaStateError NonRetryableError PayloadError PayloadLimits
     BackendNotFoundError BackendConflictError MissingDriverError StoreUrlError

@@ -1,0 +1,1 @@
+"""Moving sagas between stores."""
