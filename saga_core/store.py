@@ -164,7 +164,7 @@ class Inbox(Protocol):
     async def signal(self, saga_id: UUID, signal: Signal) -> Receipt:
         """Append to the inbox and raise the saga's signal count.
 
-        Raises `SagaNotFoundError`. A known `event_id` is a duplicate: nothing changes. A saga
+        Raises `SagaNotFoundError`. A known `event_id` is a duplicate: nothing changes. Else a saga
         that has ended (`active` is false) accepts nothing. If nobody holds the saga and it has a
         `due_at` or a `waiting_for`, it is due now, and a wake-up is sent; if somebody holds it,
         the lease is left alone and the holder's next commit tells. Changes neither `version`

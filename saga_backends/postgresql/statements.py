@@ -351,6 +351,10 @@ class Statements:
             SELECT {self._notify("$6")} FROM raised WHERE wakes
         )
         SELECT target.active, target.worker IS NOT NULL, (SELECT count(*) FROM kept),
+               NOT target.active AND EXISTS (
+                   SELECT 1 FROM {self._inbox}
+                    WHERE namespace = $1 AND saga_id = $2 AND event_id = $3
+               ),
                (SELECT count(*) FROM raised), (SELECT count(*) FROM told)
           FROM target
         """  # noqa: S608

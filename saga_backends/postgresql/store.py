@@ -140,7 +140,10 @@ class PostgresqlStore(PostgresqlCatalog):
         if len(records) >= limit:
             return Claims(records=records, next_due=ZERO)
         pause = rows[0][32]
-        return Claims(records=records, next_due=None if pause is None else max(pause, ZERO))
+        pauses = [] if pause is None else [max(pause, ZERO)]
+        # The statement sees the state before the claim: the leases just taken end as well.
+        pauses += [one.due_at - one.now for one in records if one.due_at is not None]
+        return Claims(records=records, next_due=min(pauses, default=None))
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
@@ -182,8 +185,10 @@ class PostgresqlStore(PostgresqlCatalog):
             )
         if row is None:
             raise self._not_found(saga_id)
-        active, held, kept = row[0], row[1], row[2]
-        return Receipt(accepted=active, duplicate=active and not kept, held=held)
+        active, held, kept, kept_before = row[0], row[1], row[2], row[3]
+        if active:
+            return Receipt(accepted=True, duplicate=not kept, held=held)
+        return Receipt(accepted=kept_before, duplicate=kept_before, held=held)
 
     async def inbox(self, saga_id: UUID, *, after: int = 0) -> Sequence[StoredSignal]:
         """Return the signals in order; see `Inbox.inbox`."""

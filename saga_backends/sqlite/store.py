@@ -95,10 +95,10 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
             if row is None:
                 raise self._not_found(saga_id)
             active, is_held, signals = bool(row[0]), bool(row[1]), row[2]
-            if not active:
-                return Receipt(accepted=False, duplicate=False, held=is_held)
             if self._knows(db, key, signal.event_id):
                 return Receipt(accepted=True, duplicate=True, held=is_held)
+            if not active:
+                return Receipt(accepted=False, duplicate=False, held=is_held)
             now = self._layout.time_of(now_micros())
             db.execute(
                 self._sql.insert_signal,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from saga_core.records import Due, Registered
+from saga_core.records import Due, Held, Registered
 from saga_core.status import Direction, SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
@@ -17,6 +17,7 @@ from saga_testing.conformance.sagas import (
     ME,
     OTHER,
     claim,
+    claim_one,
     commit_of,
     entry,
     leased,
@@ -41,7 +42,7 @@ class ClaimRules(Topic):
     async def test_claim_makes_the_worker_holder_under_a_new_fence(self, store: SagaStore) -> None:
         new = new_saga()
         await store.create(new)
-        (record,) = (await claim(store)).records
+        record = await claim_one(store)
         loaded = await store.load(new.saga_id)
         assert replace(record, now=loaded.now, reclaimed=False) == loaded
         assert (record.version, record.fence, record.worker) == (2, 1, ME)
@@ -54,7 +55,7 @@ class ClaimRules(Topic):
         first = await store.commit(commit_of(record))
         again = replace(record, version=first.version)
         await store.commit(parked(again, timedelta(0)))
-        (claimed,) = (await claim(store)).records
+        claimed = await claim_one(store)
         assert [(one.step_id, one.output) for one in claimed.outputs] == [
             ("step_0", entry().output)
         ]
@@ -80,30 +81,28 @@ class ClaimRules(Topic):
     ) -> None:
         record = (await store.create(leased())).record
         await harness.age(record.saga_id, LEASE)
-        (first,) = (await claim(store, OTHER)).records
+        first = await claim_one(store, OTHER)
         await harness.age(record.saga_id, LEASE)
-        (second,) = (await claim(store, OTHER)).records
+        second = await claim_one(store, OTHER)
         assert (first.reclaims, first.reclaimed, first.fence) == (1, True, 2)
         assert (second.reclaims, second.reclaimed, second.fence) == (2, True, 3)
 
     async def test_commit_forgets_reclaims(self, store: SagaStore, harness: StoreHarness) -> None:
         record = (await store.create(leased())).record
         await harness.age(record.saga_id, LEASE)
-        (claimed,) = (await claim(store)).records
+        claimed = await claim_one(store)
         await store.commit(commit_of(claimed))
         assert (await store.load(record.saga_id)).reclaims == 0
 
     async def test_release_keeps_reclaims_and_the_next_claim_adds_none(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:
-        from saga_core.records import Held
-
         record = (await store.create(leased())).record
         await harness.age(record.saga_id, LEASE)
-        (claimed,) = (await claim(store)).records
+        claimed = await claim_one(store)
         held = Held(claimed.saga_id, claimed.fence)
         await store.release(ME, [held], delay=timedelta(0))
-        (again,) = (await claim(store)).records
+        again = await claim_one(store)
         assert (again.reclaims, again.reclaimed) == (1, False)
 
     async def test_only_name_version_and_fingerprint_together_are_claimed(
@@ -131,7 +130,7 @@ class ClaimRules(Topic):
         for hours, new in zip((2, 4, 1, 3), made, strict=True):
             await store.create(new)
             await harness.age(new.saga_id, hours * HOUR)
-        order = [(await claim(store, limit=1)).records[0].saga_id for _ in made]
+        order = [(await claim_one(store, limit=1)).saga_id for _ in made]
         assert order == [made[1].saga_id, made[3].saga_id, made[0].saga_id, made[2].saga_id]
 
     async def test_limit_is_kept(self, store: SagaStore) -> None:
@@ -163,10 +162,10 @@ class ClaimRules(Topic):
         for saga_id in await due_in_lane(store, Direction.FORWARD, 6):
             await harness.age(saga_id, HOUR)
         back = await due_in_lane(store, Direction.ROLLBACK, 1)
-        first = (await claim(store, limit=1, favour=Direction.FORWARD)).records
-        second = (await claim(store, limit=1, favour=Direction.ROLLBACK)).records
-        assert first[0].saga_id not in back
-        assert second[0].saga_id in back
+        first = await claim_one(store, limit=1, favour=Direction.FORWARD)
+        second = await claim_one(store, limit=1, favour=Direction.ROLLBACK)
+        assert first.saga_id not in back
+        assert second.saga_id in back
 
     async def test_next_due_says_when_to_come_back(self, store: SagaStore) -> None:
         assert (await claim(store)).next_due is None
@@ -175,6 +174,24 @@ class ClaimRules(Topic):
         next_due = (await claim(store)).next_due
         assert next_due is not None
         assert timedelta(0) < next_due <= LEASE
+
+    async def test_next_due_is_not_later_than_the_leases_just_taken(self, store: SagaStore) -> None:
+        await store.create(new_saga())
+        next_due = (await claim(store, lease=LEASE)).next_due
+        assert next_due is not None
+        assert next_due <= LEASE
+
+    async def test_next_due_knows_sagas_of_both_lanes_and_all_names(self, store: SagaStore) -> None:
+        back = state_of(SagaStatus.SUSPENDED, direction=Direction.ROLLBACK)
+        await store.create(new_saga(due=Due(delay=3 * HOUR)))
+        await store.create(new_saga(due=Due(delay=2 * HOUR), state=back))
+        next_due = (await claim(store)).next_due
+        assert next_due is not None
+        assert next_due <= 2 * HOUR
+        await store.create(new_saga(due=Due(delay=HOUR), saga_name="unregistered"))
+        next_due = (await claim(store)).next_due
+        assert next_due is not None
+        assert next_due <= HOUR
 
     async def test_next_due_is_zero_while_work_is_left(self, store: SagaStore) -> None:
         await due_in_lane(store, Direction.FORWARD, 3)

@@ -11,13 +11,16 @@ from saga_core.errors import (
     ActiveSagaAlreadyExistsError,
     StaleVersionError,
 )
-from saga_core.records import Query
+from saga_core.records import Held, Lease, Query, SagaRecord
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
+    LEASE,
     ME,
     OTHER,
+    accepted,
     claim,
+    claim_one,
     commit_of,
     event,
     leased,
@@ -63,7 +66,8 @@ class ConcurrencyRules(Topic):
         async with harness.open() as one, harness.open() as two:
             record = (await one.create(leased())).record
             transition = commit_of(record, signals_in=(event(),))
-            answers = await asyncio.gather(*(s.commit(transition) for s in (one, two) * 3))
+            with accepted("a commit sent many times"):
+                answers = await asyncio.gather(*(s.commit(transition) for s in (one, two) * 3))
             assert {answer.version for answer in answers} == {2}
             assert len(await one.history(record.saga_id)) == 1
 
@@ -88,6 +92,44 @@ class ConcurrencyRules(Topic):
             everything = taken[0] + taken[1]
             assert len(everything) == len(set(everything)) == len(made)
 
+    async def test_one_signal_sent_many_times_is_kept_once(self, harness: StoreHarness) -> None:
+        async with harness.open() as one, harness.open() as two:
+            record = (await one.create(leased())).record
+            sent = event()
+            await asyncio.gather(*(store.signal(record.saga_id, sent) for store in (one, two) * 3))
+            assert [each.seq for each in await one.inbox(record.saga_id)] == [1]
+            assert (await one.load(record.saga_id)).signals == 1
+
+    async def test_claim_beside_a_renewal_leaves_one_holder(self, harness: StoreHarness) -> None:
+        async with harness.open() as one, harness.open() as two:
+            for _ in range(8):
+                record = (await one.create(leased())).record
+                await harness.age(record.saga_id, LEASE)
+                renewed, claims = await asyncio.gather(
+                    one.renew(ME, [Held(record.saga_id, 1)], LEASE), claim(two, OTHER)
+                )
+                assert len(renewed) + len(claims.records) == 1
+                holder = (await one.load(record.saga_id)).worker
+                assert holder == (ME if renewed else OTHER)
+
+    async def test_claim_beside_a_commit_leaves_one_holder(self, harness: StoreHarness) -> None:
+        async with harness.open() as one, harness.open() as two:
+            for _ in range(8):
+                record = (await one.create(leased())).record
+                await harness.age(record.saga_id, LEASE)
+
+                async def commit(record: SagaRecord = record) -> bool:
+                    try:
+                        await one.commit(commit_of(record, lease=Lease(ME, LEASE)))
+                    except StaleVersionError:
+                        return False
+                    return True
+
+                committed, claims = await asyncio.gather(commit(), claim(two, OTHER))
+                assert committed + len(claims.records) == 1
+                after = await one.load(record.saga_id)
+                assert (after.version, after.worker) == (2, ME if committed else OTHER)
+
     async def test_signals_of_many_senders_are_all_kept(self, harness: StoreHarness) -> None:
         async with harness.open() as one, harness.open() as two:
             record = (await one.create(leased())).record
@@ -110,6 +152,6 @@ class ConcurrencyRules(Topic):
                     one.commit(parked(record)), two.signal(record.saga_id, event())
                 )
                 # Whichever came first, the saga is due.
-                (claimed,) = (await claim(one)).records
+                claimed = await claim_one(one)
                 assert claimed.saga_id == record.saga_id
                 await one.commit(commit_of(claimed, seen=1))

@@ -17,7 +17,17 @@ from saga_core.records import Due
 from saga_core.status import EntryKind, SagaStatus
 from saga_core.store import CONTRACT_VERSION, SagaStore
 from saga_testing.conformance.harness import StoreHarness
-from saga_testing.conformance.sagas import HOUR, LEASE, ME, claim, ended, entry, leased, new_saga
+from saga_testing.conformance.sagas import (
+    HOUR,
+    LEASE,
+    ME,
+    accepted,
+    claim,
+    ended,
+    entry,
+    leased,
+    new_saga,
+)
 from saga_testing.conformance.sagas import state as state_of
 from saga_testing.conformance.topic import Topic
 
@@ -73,7 +83,18 @@ class CreationRules(Topic):
         record = (await store.create(new)).record
         assert record.due_at is None
         assert [one.kind for one in await store.history(new.saga_id)] == [EntryKind.FAILED]
-        assert (await store.create(new_saga(aggregation_id="a"))).created
+
+    async def test_saga_born_ended_neither_takes_nor_needs_an_aggregate(
+        self, store: SagaStore
+    ) -> None:
+        born = [
+            new_saga(state=state_of(SagaStatus.COMPENSATED), due=None, aggregation_id="a")
+            for _ in range(2)
+        ]
+        with accepted("a saga that is born ended"):
+            await store.create(born[0])
+            await store.create(new_saga(aggregation_id="a"))
+            await store.create(born[1])
 
     async def test_second_active_saga_of_an_aggregate_is_refused(self, store: SagaStore) -> None:
         first = new_saga(aggregation_id="order-1")
@@ -85,13 +106,22 @@ class CreationRules(Topic):
     async def test_ended_saga_frees_its_aggregate(self, store: SagaStore) -> None:
         first = (await store.create(leased(aggregation_id="order-1"))).record
         await store.commit(ended(first))
-        assert (await store.create(new_saga(aggregation_id="order-1"))).created
+        with accepted("the next saga of the aggregate"):
+            await store.create(new_saga(aggregation_id="order-1"))
 
     async def test_sagas_without_aggregate_never_conflict(self, store: SagaStore) -> None:
         assert (await store.create(new_saga())).created
         assert (await store.create(new_saga())).created
 
-    async def test_known_id_wins_over_aggregate_and_changes_nothing(self, store: SagaStore) -> None:
+    async def test_known_id_wins_over_the_aggregate(self, store: SagaStore) -> None:
+        new = leased(aggregation_id="order-1")
+        record = (await store.create(new)).record
+        await store.commit(ended(record))
+        await store.create(new_saga(aggregation_id="order-1"))
+        with accepted("a repeat of the first creation"):
+            assert not (await store.create(new)).created
+
+    async def test_known_id_changes_nothing(self, store: SagaStore) -> None:
         new = new_saga(aggregation_id="order-1")
         await store.create(new)
         before = await store.export(new.saga_id)
@@ -125,6 +155,13 @@ class CreationRules(Topic):
             await here.create(new)
             with pytest.raises(SagaNotFoundError):
                 await there.load(new.saga_id)
-            assert not (await claim(there)).records
             assert (await there.create(replace(new, data="{}"))).created
             assert (await here.load(new.saga_id)).data == new.data
+
+    async def test_aggregates_of_two_namespaces_do_not_conflict(
+        self, harness: StoreHarness
+    ) -> None:
+        async with harness.open() as here, harness.open(namespace="elsewhere") as there:
+            await here.create(new_saga(aggregation_id="order-1"))
+            with accepted("the same aggregate in another namespace"):
+                await there.create(new_saga(aggregation_id="order-1"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import uuid4
 
+from saga_core.status import EntryKind
 from saga_core.store import SagaStore
-from saga_testing.conformance.sagas import commit_of, entry, leased
+from saga_testing.conformance.harness import StoreHarness
+from saga_testing.conformance.sagas import HOUR, commit_of, entry, leased
 from saga_testing.conformance.topic import Topic
 
 __all__ = ["HistoryRules"]
@@ -26,10 +28,23 @@ class HistoryRules(Topic):
         entries = tuple(entry(step_id=f"step_{n}") for n in range(7))
         record = (await store.create(leased(history=entries))).record
         first = await store.history(record.saga_id, limit=3)
+        assert len(first) == 3
         second = await store.history(record.saga_id, after=3, limit=3)
         rest = await store.history(record.saga_id, after=6, limit=3)
         assert [one.seq for one in (*first, *second, *rest)] == [1, 2, 3, 4, 5, 6, 7]
         assert not await store.history(record.saga_id, after=7)
+
+    async def test_entry_has_the_time_of_its_commit(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased(history=(entry(),)))).record
+        await harness.age(record.saga_id, HOUR)
+        await store.commit(commit_of(record))
+        after = await store.load(record.saga_id)
+        first, second = [one.at for one in await store.history(record.saga_id)]
+        assert abs(first - record.created_at).total_seconds() < 5
+        assert first <= second
+        assert abs(second - after.updated_at).total_seconds() < 5
 
     async def test_unknown_saga_has_no_history(self, store: SagaStore) -> None:
         assert not await store.history(uuid4())
@@ -45,8 +60,6 @@ class HistoryRules(Topic):
             assert getattr(kept, name) == getattr(full, name), name
 
     async def test_outputs_are_the_entries_that_have_one(self, store: SagaStore) -> None:
-        from saga_core.status import EntryKind
-
         record = (await store.create(leased())).record
         entries = (
             entry(step_id="a"),

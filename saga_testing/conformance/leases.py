@@ -12,7 +12,17 @@ from saga_core.errors import StaleVersionError
 from saga_core.records import Held
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
-from saga_testing.conformance.sagas import HOUR, LEASE, ME, OTHER, claim, commit_of, event, leased
+from saga_testing.conformance.sagas import (
+    HOUR,
+    LEASE,
+    ME,
+    OTHER,
+    claim,
+    claim_one,
+    commit_of,
+    event,
+    leased,
+)
 from saga_testing.conformance.topic import Topic
 from saga_testing.conformance.transitions import unchanged
 
@@ -45,6 +55,22 @@ class LeaseRules(Topic):
         await harness.age(record.saga_id, 2 * LEASE)
         assert await store.renew(ME, [Held(record.saga_id, 1)], LEASE)
         assert not (await claim(store, OTHER)).records
+
+    async def test_what_is_lost_is_left_out_of_a_renewal(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        lost, kept = [(await store.create(leased())).record for _ in range(2)]
+        await harness.age(lost.saga_id, LEASE)
+        await claim(store, OTHER)
+        held = [Held(lost.saga_id, 1), Held(kept.saga_id, 1)]
+        assert set(await store.renew(ME, held, HOUR)) == {kept.saga_id}
+
+    async def test_released_saga_is_not_renewed(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.release(ME, [Held(record.saga_id, 1)], delay=HOUR)
+        before = await store.export(record.saga_id)
+        assert await store.renew(ME, [Held(record.saga_id, 1)], LEASE) == {}
+        assert await unchanged(store, record.saga_id, before)
 
     async def test_renewal_after_takeover_returns_and_changes_nothing(
         self, store: SagaStore, harness: StoreHarness
@@ -87,6 +113,14 @@ class LeaseRules(Topic):
             await store.commit(commit_of(record))
         assert await unchanged(store, record.saga_id, before)
 
+    async def test_expired_lease_that_nobody_took_is_released(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, 2 * LEASE)
+        await store.release(ME, [Held(record.saga_id, 1)], delay=HOUR)
+        assert not (await claim(store, OTHER)).records
+
     async def test_fence_is_constant_while_one_holds_and_rises_after(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:
@@ -99,7 +133,7 @@ class LeaseRules(Topic):
             await store.signal(record.saga_id, event())
             record = await store.load(record.saga_id)
         await harness.age(record.saga_id, LEASE)
-        (claimed,) = (await claim(store, OTHER)).records
+        claimed = await claim_one(store, OTHER)
         assert (fences, claimed.fence) == ([1, 1, 1], 2)
 
     async def test_released_saga_is_due_for_others(self, store: SagaStore) -> None:
@@ -107,7 +141,14 @@ class LeaseRules(Topic):
         await store.release(ME, [Held(record.saga_id, 1)], delay=timedelta(0))
         after = await store.load(record.saga_id)
         assert (after.worker, after.version, after.fence) == (None, 1, 1)
-        assert [one.saga_id for one in (await claim(store, OTHER)).records] == [record.saga_id]
+        assert after.updated_at == record.updated_at
+        assert (await claim_one(store, OTHER)).saga_id == record.saga_id
+
+    async def test_many_sagas_are_released_in_one_call(self, store: SagaStore) -> None:
+        held = [Held((await store.create(leased())).record.saga_id, 1) for _ in range(3)]
+        await store.release(ME, held, delay=timedelta(0))
+        assert len((await claim(store, OTHER)).records) == 3
+        await store.release(ME, [], delay=timedelta(0))
 
     async def test_release_with_a_delay_is_due_later(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
@@ -130,5 +171,15 @@ class LeaseRules(Topic):
         record = (await store.create(leased())).record
         before = await store.export(record.saga_id)
         await store.release(OTHER, [Held(record.saga_id, 1)], delay=timedelta(0))
-        await store.release(ME, [Held(record.saga_id, 7), Held(uuid4(), 1)], delay=timedelta(0))
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_release_under_an_old_fence_of_ones_own_changes_nothing(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        await claim(store, ME)
+        before = await store.export(record.saga_id)
+        held = [Held(record.saga_id, 1), Held(uuid4(), 1)]
+        await store.release(ME, held, delay=timedelta(0))
         assert await unchanged(store, record.saga_id, before)

@@ -9,14 +9,16 @@ from uuid import uuid4
 import pytest
 
 from saga_core.errors import StaleVersionError
-from saga_core.records import Held
+from saga_core.records import Committed, Held, Transition
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     LEASE,
     ME,
     OTHER,
+    accepted,
     claim,
+    claim_one,
     commit_of,
     ended,
     event,
@@ -27,6 +29,12 @@ from saga_testing.conformance.topic import Topic
 from saga_testing.conformance.transitions import unchanged
 
 __all__ = ["RepeatRules"]
+
+
+async def repeat(store: SagaStore, transition: Transition) -> Committed:
+    """Send a commit again, as a caller does who got no answer."""
+    with accepted("the repeat of a commit"):
+        return await store.commit(transition)
 
 
 class RepeatRules(Topic):
@@ -55,10 +63,10 @@ class RepeatRules(Topic):
         transition = commit_of(record, signals_in=(event(),), spawn=(new_saga(),))
         first = await store.commit(transition)
         before = await store.export(record.saga_id)
-        assert await store.commit(transition) == first
+        assert await repeat(store, transition) == first
         assert await unchanged(store, record.saga_id, before)
 
-    async def test_repeated_commit_after_a_claim_is_known_but_not_held(
+    async def test_repeated_commit_after_a_claim_has_the_first_fence(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:
         record = (await store.create(leased())).record
@@ -67,20 +75,52 @@ class RepeatRules(Topic):
         await harness.age(record.saga_id, LEASE)
         await claim(store, OTHER)
         before = await store.export(record.saga_id)
-        again = await store.commit(transition)
-        assert (again.version, again.fence) == (first.version, first.fence)
-        assert not again.held
+        assert (await repeat(store, transition)).fence == first.fence
         assert await unchanged(store, record.saga_id, before)
 
-    async def test_repeated_commit_after_a_commit_is_known_but_not_held(
+    async def test_repeated_commit_after_a_claim_is_not_held(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        transition = commit_of(record)
+        await store.commit(transition)
+        await harness.age(record.saga_id, LEASE)
+        await claim(store, OTHER)
+        assert not (await repeat(store, transition)).held
+
+    async def test_repeated_commit_after_a_commit_has_the_first_version(
         self, store: SagaStore
     ) -> None:
         record = (await store.create(leased())).record
         transition = commit_of(record)
         first = await store.commit(transition)
+        await store.commit(commit_of(replace(record, version=first.version)))
+        assert (await repeat(store, transition)).version == first.version
+
+    async def test_repeated_commit_after_the_end_is_known(self, store: SagaStore) -> None:
+        record = (await store.create(leased(aggregation_id="a"))).record
+        transition = commit_of(record)
+        first = await store.commit(transition)
         await store.commit(ended(replace(record, version=first.version)))
-        again = await store.commit(transition)
+        await store.create(new_saga(aggregation_id="a"))
+        again = await repeat(store, transition)
         assert (again.version, again.held) == (first.version, False)
+
+    async def test_repeated_commit_tells_of_signals_that_came_since(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        transition = commit_of(record)
+        await store.commit(transition)
+        await store.signal(record.saga_id, event())
+        again = await repeat(store, transition)
+        assert (again.signals, again.held) == (1, True)
+
+    async def test_commit_id_of_another_saga_is_not_known(self, store: SagaStore) -> None:
+        one, two = [(await store.create(leased())).record for _ in range(2)]
+        first = commit_of(one)
+        await store.commit(first)
+        await store.commit(commit_of(two))
+        with pytest.raises(StaleVersionError):
+            await store.commit(commit_of(two, commit_id=first.commit_id))
 
     async def test_commit_that_never_arrived_is_stale_after_a_claim(
         self, store: SagaStore, harness: StoreHarness
@@ -88,7 +128,7 @@ class RepeatRules(Topic):
         # The row is at just the version this commit would have made: only its id can tell.
         record = (await store.create(leased())).record
         await harness.age(record.saga_id, LEASE)
-        (theirs,) = (await claim(store, OTHER)).records
+        theirs = await claim_one(store, OTHER)
         assert theirs.version == record.version + 1
         with pytest.raises(StaleVersionError):
             await store.commit(commit_of(record))
@@ -113,7 +153,7 @@ class RepeatRules(Topic):
         await harness.age(record.saga_id, LEASE)
         claim_id = uuid4()
         await claim(store, claim_id=claim_id)
-        (again,) = (await claim(store, claim_id=claim_id)).records
+        again = await claim_one(store, claim_id=claim_id)
         assert (again.reclaimed, again.reclaims) == (True, 1)
 
     async def test_repeated_claim_leaves_out_what_others_have_taken(
@@ -151,7 +191,7 @@ class RepeatRules(Topic):
     async def test_claim_is_forgotten_with_the_lease(self, store: SagaStore) -> None:
         await store.create(new_saga())
         claim_id = uuid4()
-        (record,) = (await claim(store, claim_id=claim_id)).records
+        record = await claim_one(store, claim_id=claim_id)
         await store.release(ME, [Held(record.saga_id, record.fence)], delay=timedelta(hours=1))
         assert not (await claim(store, claim_id=claim_id)).records
 
@@ -162,5 +202,22 @@ class RepeatRules(Topic):
         sent = event()
         await store.signal(record.saga_id, sent)
         await store.commit(commit_of(record, seen=1, consumed=(sent.event_id,)))
+        assert (await store.signal(record.saga_id, sent)).duplicate
+        assert len(await store.inbox(record.saga_id)) == 1
+
+    async def test_repeated_signal_is_a_duplicate_after_the_saga_has_ended(
+        self, store: SagaStore
+    ) -> None:
+        record = (await store.create(leased())).record
+        sent = event()
+        await store.signal(record.saga_id, sent)
+        await store.commit(ended(record))
+        receipt = await store.signal(record.saga_id, sent)
+        assert (receipt.accepted, receipt.duplicate) == (True, True)
+
+    async def test_signal_that_came_in_a_commit_is_a_duplicate(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        sent = event()
+        await store.commit(commit_of(record, signals_in=(sent,)))
         assert (await store.signal(record.saga_id, sent)).duplicate
         assert len(await store.inbox(record.saga_id)) == 1

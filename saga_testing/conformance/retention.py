@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from saga_core.errors import (
-    SagaNotFoundError,
-)
+from saga_core.errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from saga_core.records import Lease, Query, SagaRecord
 from saga_core.status import SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
+    LEASE,
+    ME,
+    commit_of,
     ended,
     event,
     leased,
@@ -25,30 +29,103 @@ from saga_testing.conformance.topic import Topic
 __all__ = ["RetentionRules"]
 
 
+async def ended_long_ago(
+    store: SagaStore, harness: StoreHarness, status: SagaStatus = SagaStatus.COMPLETED, **new: Any
+) -> SagaRecord:
+    """Leave a saga that ended three hours ago."""
+    record = (await store.create(leased(**new))).record
+    await store.commit(ended(record, status))
+    await harness.age(record.saga_id, 3 * HOUR)
+    return record
+
+
 class RetentionRules(Topic):
-    async def test_only_what_ended_long_ago_is_purged(
-        self, store: SagaStore, harness: StoreHarness
+    @pytest.mark.parametrize(
+        "status", [SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED]
+    )
+    async def test_what_ended_long_ago_is_purged(
+        self, store: SagaStore, harness: StoreHarness, status: SagaStatus
     ) -> None:
-        old, young, live = [(await store.create(leased())).record for _ in range(3)]
-        stuck = new_saga(state=state_of(SagaStatus.STUCK), due=None)
-        await store.create(stuck)
-        await store.signal(old.saga_id, event())
-        for record in (old, young):
-            await store.commit(ended(record))
-        for saga_id in (old.saga_id, live.saga_id, stuck.saga_id):
-            await harness.age(saga_id, 3 * HOUR)
+        old = await ended_long_ago(store, harness, status)
         assert await store.purge(finished_for=2 * HOUR, limit=10) == 1
         with pytest.raises(SagaNotFoundError):
             await store.load(old.saga_id)
-        assert not await store.history(old.saga_id)
-        assert not await store.inbox(old.saga_id)
-        for saga_id in (young.saga_id, live.saga_id, stuck.saga_id):
-            assert (await store.load(saga_id)).saga_id == saga_id
+        assert await store.count(Query()) == 0
+
+    async def test_what_has_not_ended_is_not_purged(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        held = leased()
+        due = new_saga()
+        stuck = new_saga(state=state_of(SagaStatus.STUCK), due=None)
+        for new in (held, due, stuck):
+            await store.create(new)
+            await harness.age(new.saga_id, 3 * HOUR)
+        assert await store.purge(finished_for=2 * HOUR, limit=10) == 0
+        assert await store.count(Query()) == 3
+
+    async def test_what_ended_lately_is_not_purged(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, 3 * HOUR)
+        await store.commit(ended(record))
+        assert await store.purge(finished_for=2 * HOUR, limit=10) == 0
+        assert (await store.load(record.saga_id)).state.status is SagaStatus.COMPLETED
+
+    async def test_history_and_inbox_go_with_the_saga(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await store.commit(replace(ended(record), signals_in=(event(),)))
+        await harness.age(record.saga_id, 3 * HOUR)
+        await store.purge(finished_for=HOUR, limit=10)
+        assert not await store.history(record.saga_id)
+        assert not await store.inbox(record.saga_id)
+
+    async def test_nothing_of_a_purged_saga_clings_to_its_id(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        new, sent = leased(tags=("a",)), event()
+        for _ in range(2):
+            created = await store.create(new)
+            assert (created.created, created.record.signals) == (True, 0)
+            assert not await store.history(new.saga_id)
+            assert not (await store.signal(new.saga_id, sent)).duplicate
+            await store.commit(replace(ended(created.record), tags=("b",)))
+            await harness.age(new.saga_id, 3 * HOUR)
+            assert await store.purge(finished_for=HOUR, limit=10) == 1
+
+    async def test_purged_saga_leaves_the_aggregate_to_its_holder(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        await ended_long_ago(store, harness, aggregation_id="a")
+        holder = new_saga(aggregation_id="a")
+        await store.create(holder)
+        assert await store.purge(finished_for=HOUR, limit=10) == 1
+        with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
+            await store.create(new_saga(aggregation_id="a"))
+        assert refused.value.saga_id == holder.saga_id
+
+    async def test_revived_saga_is_not_purged(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        old = await ended_long_ago(store, harness, SagaStatus.FAILED)
+        revival = commit_of(await store.load(old.saga_id), lease=Lease(ME, LEASE))
+        await store.commit(revival)
+        await harness.age(old.saga_id, 3 * HOUR)
+        assert await store.purge(finished_for=HOUR, limit=10) == 0
 
     async def test_purge_is_bounded(self, store: SagaStore, harness: StoreHarness) -> None:
         for _ in range(5):
-            record = (await store.create(leased())).record
-            await store.commit(ended(record))
-            await harness.age(record.saga_id, HOUR)
+            await ended_long_ago(store, harness)
         taken = [await store.purge(finished_for=timedelta(0), limit=2) for _ in range(4)]
         assert taken == [2, 2, 1, 0]
+
+    async def test_other_namespaces_are_not_purged(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        await ended_long_ago(store, harness)
+        async with harness.open(namespace="elsewhere") as other:
+            assert await other.purge(finished_for=timedelta(0), limit=10) == 0
+        assert await store.count(Query()) == 1

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
+from saga_core.errors import SagaError
 from saga_core.records import (
     DUE_NOW,
     Claims,
@@ -29,12 +34,17 @@ __all__ = [
     "LEASE",
     "ME",
     "OTHER",
+    "accepted",
     "claim",
+    "claim_one",
     "commit_of",
+    "ended",
     "entry",
     "event",
     "leased",
     "new_saga",
+    "one_of",
+    "parked",
     "state",
 ]
 
@@ -138,3 +148,23 @@ async def claim(
         only=only,
         favour=favour,
     )
+
+
+async def claim_one(store: SagaStore, worker: str = ME, **options: Any) -> SagaRecord:
+    """Claim what is due; there is just one."""
+    return one_of((await claim(store, worker, **options)).records)
+
+
+def one_of(records: Sequence[SagaRecord]) -> SagaRecord:
+    """Return the only record."""
+    assert len(records) == 1
+    return records[0]
+
+
+@contextmanager
+def accepted(call: str) -> Iterator[None]:
+    """Say that a refusal of this call by the store is a broken rule, not a mishap."""
+    try:
+        yield
+    except SagaError as refusal:
+        pytest.fail(f"{call} was refused: {refusal!r}")

@@ -14,14 +14,16 @@ from saga_core.errors import (
     SagaStateError,
     StaleVersionError,
 )
-from saga_core.records import DUE_NOW, Due, Lease, SagaExport
+from saga_core.records import DUE_NOW, Due, Lease, Query, SagaExport
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.store import SagaStore
+from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
     LEASE,
     ME,
     OTHER,
+    accepted,
     claim,
     commit_of,
     ended,
@@ -104,6 +106,24 @@ class TransitionRules(Topic):
         assert (mine.fence, still.fence, theirs.fence) == (1, 1, 2)
         assert (await store.load(record.saga_id)).worker == OTHER
 
+    async def test_lease_of_a_commit_lasts_from_now(self, store: SagaStore) -> None:
+        record = (await store.create(new_saga(due=Due(delay=3 * HOUR)))).record
+        await store.commit(commit_of(record, lease=Lease(ME, HOUR)))
+        after = await store.load(record.saga_id)
+        assert after.due_at is not None
+        assert abs((after.due_at - after.updated_at) - HOUR).total_seconds() < 60
+
+    async def test_commit_stamps_the_update_and_leaves_the_creation(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(new_saga())).record
+        await harness.age(record.saga_id, HOUR)
+        before = await store.load(record.saga_id)
+        await store.commit(commit_of(record))
+        after = await store.load(record.saga_id)
+        assert after.created_at == before.created_at
+        assert before.now <= after.updated_at <= after.now
+
     async def test_stale_commit_changes_nothing(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
         await store.commit(commit_of(record))
@@ -165,19 +185,53 @@ class TransitionRules(Topic):
         assert refused.value.saga_id == second.saga_id
         assert await unchanged(store, record.saga_id, before)
 
-    async def test_tags_are_replaced_or_left(self, store: SagaStore) -> None:
+    async def test_tags_stay_unless_a_commit_brings_others(self, store: SagaStore) -> None:
         record = (await store.create(leased(tags=("a",)))).record
-        first = await store.commit(commit_of(record))
+        await store.commit(commit_of(record))
         assert (await store.load(record.saga_id)).tags == ("a",)
-        await store.commit(commit_of(replace(record, version=first.version), tags=("b", "c")))
+
+    async def test_tags_of_a_commit_replace_all_that_were_there(self, store: SagaStore) -> None:
+        record = (await store.create(leased(tags=("a", "b")))).record
+        first = await store.commit(commit_of(record, tags=("b", "c")))
         assert (await store.load(record.saga_id)).tags == ("b", "c")
+        await store.commit(commit_of(replace(record, version=first.version), tags=()))
+        assert (await store.load(record.saga_id)).tags == ()
 
     async def test_spawned_sagas_are_created_in_the_commit(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
-        children = (new_saga(), new_saga())
+        children = tuple(new_saga(history=(entry(),)) for _ in range(2))
         await store.commit(commit_of(record, spawn=children))
         for child in children:
+            assert (await store.create(child)).created is False
             assert (await store.load(child.saga_id)).version == 1
+            assert len(await store.history(child.saga_id)) == 1
+
+    async def test_spawned_saga_that_exists_stays_as_it_is(self, store: SagaStore) -> None:
+        record, child = [(await store.create(leased())).record for _ in range(2)]
+        await store.commit(commit_of(child))
+        before = await store.export(child.saga_id)
+        await store.commit(commit_of(record, spawn=(new_saga(saga_id=child.saga_id),)))
+        assert await unchanged(store, child.saga_id, before)
+
+    async def test_spawned_saga_takes_the_aggregate_that_its_parent_gives_up(
+        self, store: SagaStore
+    ) -> None:
+        record = (await store.create(leased(aggregation_id="a"))).record
+        child = new_saga(aggregation_id="a")
+        with accepted("the successor in an aggregate"):
+            await store.commit(replace(ended(record), spawn=(child,)))
+        with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
+            await store.create(new_saga(aggregation_id="a"))
+        assert refused.value.saga_id == child.saga_id
+
+    async def test_spawned_sagas_of_one_aggregate_refuse_the_commit(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        before = await store.export(record.saga_id)
+        children = (new_saga(aggregation_id="a"), new_saga(aggregation_id="a"))
+        with pytest.raises(ActiveSagaAlreadyExistsError):
+            await store.commit(commit_of(record, spawn=children))
+        assert await unchanged(store, record.saga_id, before)
+        assert await store.count(Query()) == 1
 
     async def test_commit_whose_spawn_is_refused_changes_nothing(self, store: SagaStore) -> None:
         await store.create(new_saga(aggregation_id="taken"))
@@ -189,26 +243,54 @@ class TransitionRules(Topic):
             )
         assert await unchanged(store, record.saga_id, before)
 
-    async def test_signals_that_a_commit_accepts_are_seen_and_marked(
+    async def test_signals_that_a_commit_accepts_are_appended(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event("before"))
+        sent = (event("a", '{"n":1}'), event("b", '{"n":2}'))
+        committed = await store.commit(commit_of(record, seen=1, signals_in=sent))
+        assert committed.signals == (await store.load(record.saga_id)).signals == 3
+        inbox = await store.inbox(record.saga_id, after=1)
+        assert [(one.seq, one.event_id, one.payload) for one in inbox] == [
+            (2, "a", '{"n":1}'),
+            (3, "b", '{"n":2}'),
+        ]
+
+    async def test_signals_that_a_commit_accepts_count_as_seen(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.commit(parked(record, signals_in=(event(), event())))
+        after = await store.load(record.saga_id)
+        assert after.seen == 2
+        assert after.due_at is not None
+        assert after.due_at > after.now
+
+    async def test_signals_that_a_commit_accepts_may_be_used_up_by_it(
         self, store: SagaStore
     ) -> None:
         record = (await store.create(leased())).record
-        used, kept = event("used"), event("kept")
-        committed = await store.commit(parked(record, signals_in=(used, kept), consumed=("used",)))
-        after = await store.load(record.saga_id)
-        assert (committed.signals, after.signals, after.seen) == (2, 2, 2)
-        assert after.due_at is not None
-        assert after.due_at > after.now
+        sent = (event("used"), event("kept"))
+        await store.commit(commit_of(record, signals_in=sent, consumed=("used",)))
         inbox = await store.inbox(record.saga_id)
-        assert [(one.seq, one.event_id, one.consumed) for one in inbox] == [
-            (1, "used", True),
-            (2, "kept", False),
-        ]
+        assert [one.consumed for one in inbox] == [True, False]
+
+    async def test_one_event_id_twice_in_a_commit_refuses_it(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        before = await store.export(record.saga_id)
+        with pytest.raises(SagaStateError):
+            await store.commit(commit_of(record, signals_in=(event("twice"), event("twice"))))
+        assert await unchanged(store, record.saga_id, before)
 
     async def test_consumed_marks_signals_that_came_before(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
         await store.signal(record.saga_id, event("early"))
-        await store.commit(commit_of(record, seen=1, consumed=("early",)))
+        await store.signal(record.saga_id, event("other"))
+        await store.commit(commit_of(record, seen=2, consumed=("early",)))
+        assert [one.consumed for one in await store.inbox(record.saga_id)] == [True, False]
+
+    async def test_what_was_consumed_stays_consumed(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event("early"))
+        first = await store.commit(commit_of(record, seen=1, consumed=("early",)))
+        await store.commit(commit_of(replace(record, version=first.version), seen=1))
         assert [one.consumed for one in await store.inbox(record.saga_id)] == [True]
 
     async def test_known_event_id_refuses_the_whole_commit(self, store: SagaStore) -> None:

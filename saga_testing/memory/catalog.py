@@ -10,34 +10,36 @@ from uuid import UUID
 
 from saga_core.errors import PayloadError, SagaStateError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
-from saga_testing.memory.table import MemoryTable, Row
+from saga_testing.memory.refusals import MemoryRefusals
+from saga_testing.memory.table import Row
 
 __all__ = ["MemoryCatalog"]
 
 
-class MemoryCatalog(MemoryTable):
+class MemoryCatalog(MemoryRefusals):
     """The `Catalog` half of the store."""
 
     async def find(self, query: Query) -> Page:
         """Return a page of the sagas that match; see `Catalog.find`."""
         now = self._now()
         matching = sorted(
-            (row.record for row in self._rows() if _matches(row.record, query, now)), key=_place
+            (row.record for row in self._rows() if self._matches(row.record, query, now)),
+            key=self._place,
         )
         if query.cursor is not None:
             place = _read_cursor(query.cursor)
-            matching = [record for record in matching if _place(record) > place]
+            matching = [record for record in matching if self._place(record) > place]
         page = tuple(
             replace(record, now=now, outputs=(), reclaimed=False)
             for record in matching[: query.limit]
         )
         more = len(matching) > query.limit
-        return Page(records=page, cursor=_cursor(page[-1]) if more and page else None)
+        return Page(records=page, cursor=self._cursor(page[-1]) if more and page else None)
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`."""
         now = self._now()
-        return sum(_matches(row.record, query, now) for row in self._rows())
+        return sum(self._matches(row.record, query, now) for row in self._rows())
 
     async def purge(self, *, finished_for: timedelta, limit: int) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`."""
@@ -80,13 +82,30 @@ class MemoryCatalog(MemoryTable):
         self.data.rows[self.namespace, record.saga_id] = row
         self._store(row, row.record)
 
+    def _matches(self, record: SagaRecord, query: Query, now: datetime) -> bool:
+        wanted: tuple[tuple[Any, Any], ...] = (
+            (query.saga_name, record.saga_name),
+            (query.definition_version, record.definition_version),
+            (query.aggregation_id, record.aggregation_id),
+            (query.error_code, record.state.error_code),
+        )
+        return (
+            all(value is None or value == found for value, found in wanted)
+            and (not query.statuses or record.state.status in query.statuses)
+            and (query.tag is None or query.tag in record.tags)
+            and (query.created_after is None or record.created_at > query.created_after)
+            and (query.created_before is None or record.created_at < query.created_before)
+            and (
+                query.overdue_by is None
+                or (record.due_at is not None and record.due_at <= now - query.overdue_by)
+            )
+        )
 
-def _place(record: SagaRecord) -> tuple[datetime, UUID]:
-    return record.created_at, record.saga_id
+    def _place(self, record: SagaRecord) -> tuple[datetime, UUID]:
+        return record.created_at, record.saga_id
 
-
-def _cursor(record: SagaRecord) -> str:
-    return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
+    def _cursor(self, record: SagaRecord) -> str:
+        return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
 
 
 def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
@@ -95,23 +114,3 @@ def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
         return datetime.fromisoformat(created_at), UUID(saga_id)
     except (ValueError, TypeError):
         raise PayloadError("the cursor is not one that an earlier page gave") from None
-
-
-def _matches(record: SagaRecord, query: Query, now: datetime) -> bool:
-    wanted: tuple[tuple[Any, Any], ...] = (
-        (query.saga_name, record.saga_name),
-        (query.definition_version, record.definition_version),
-        (query.aggregation_id, record.aggregation_id),
-        (query.error_code, record.state.error_code),
-    )
-    return (
-        all(value is None or value == found for value, found in wanted)
-        and (not query.statuses or record.state.status in query.statuses)
-        and (query.tag is None or query.tag in record.tags)
-        and (query.created_after is None or record.created_at > query.created_after)
-        and (query.created_before is None or record.created_at < query.created_before)
-        and (
-            query.overdue_by is None
-            or (record.due_at is not None and record.due_at <= now - query.overdue_by)
-        )
-    )

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
-from saga_core.errors import PayloadError, SagaStateError, StaleVersionError
 from saga_core.records import (
     Claims,
     Committed,
     Created,
-    Due,
     Held,
     HistoryEntry,
     Lease,
@@ -86,9 +84,10 @@ class MemoryStore(MemoryCatalog):
             return self._first_answer(row, transition.commit_id)
         self._check_version(before, transition)
         after = self._after(before, transition)
-        self._check_transition(row, transition, after)
+        spawned = self._spawned(transition)
+        self._check_transition(row, transition, after, spawned)
         self._apply(row, transition, after)
-        for new in transition.spawn:
+        for new in spawned:
             self._insert(new)
         if after.worker is None and after.due_at is not None and after.due_at <= self._now():
             self._wake()
@@ -164,10 +163,10 @@ class MemoryStore(MemoryCatalog):
         row = self._row(saga_id)
         record = row.record
         is_held = record.worker is not None
-        if not record.state.active:
-            return Receipt(accepted=False, duplicate=False, held=is_held)
         if any(known.event_id == signal.event_id for known in row.inbox):
             return Receipt(accepted=True, duplicate=True, held=is_held)
+        if not record.state.active:
+            return Receipt(accepted=False, duplicate=False, held=is_held)
         self._append_signal(row, signal, consumed=False)
         due_at = record.due_at
         waits = record.due_at is not None or record.state.waiting_for is not None
@@ -241,6 +240,10 @@ class MemoryStore(MemoryCatalog):
         )
         self._store(row, after)
 
+    def _spawned(self, transition: Transition) -> list[NewSaga]:
+        new = {one.saga_id: one for one in reversed(transition.spawn)}
+        return [one for key, one in new.items() if (self.namespace, key) not in self.data.rows]
+
     def _claim(self, row: Row, worker: str, claim_id: UUID, lease: timedelta) -> None:
         before = row.record
         row.claim_id = claim_id
@@ -278,38 +281,6 @@ class MemoryStore(MemoryCatalog):
                 consumed=consumed,
             )
         )
-
-    # --- what is refused ------------------------------------------------------------------------
-
-    def _check_new(self, new: NewSaga) -> None:
-        self._check_aggregate(new.saga_id, new.state, new.aggregation_id)
-        leased = new.lease is not None
-        self._check_state(new.state, self._now() if leased else self._due_at(new.due))
-        for text in (new.saga_name, new.aggregation_id, new.trace_id, new.data, *new.tags):
-            if text is not None and "\x00" in text:
-                raise PayloadError("text with a NUL character cannot be stored")
-
-    def _check_version(self, before: SagaRecord, transition: Transition) -> None:
-        if before.version != transition.expected_version:
-            raise StaleVersionError(
-                f"saga {before.saga_id} is at version {before.version}, not at "
-                f"{transition.expected_version}",
-                saga_id=before.saga_id,
-            )
-
-    def _check_transition(self, row: Row, transition: Transition, after: SagaRecord) -> None:
-        known = {signal.event_id for signal in row.inbox}
-        for signal in transition.signals_in:
-            if signal.event_id in known:
-                raise SagaStateError(
-                    f"saga {after.saga_id} has an event with the id {signal.event_id!r} already",
-                    saga_id=after.saga_id,
-                )
-            known.add(signal.event_id)
-        self._check_state(after.state, after.due_at)
-        self._check_aggregate(after.saga_id, after.state, after.aggregation_id)
-        for new in transition.spawn:
-            self._check_new(new)
 
     # --- pieces ---------------------------------------------------------------------------------
 
@@ -357,14 +328,6 @@ class MemoryStore(MemoryCatalog):
         favoured, other = due(favour), due(Direction(1 - favour))
         mine = favoured[: max((limit + 1) // 2, limit - len(other))]
         return mine + other[: limit - len(mine)]
-
-    def _due_at(self, due: Due | None) -> datetime | None:
-        if due is None:
-            return None
-        times = [] if due.at is None else [due.at]
-        if due.delay is not None:
-            times.append(self._now() + due.delay)
-        return min(times)
 
 
 def _kind(record: SagaRecord) -> Registered:

@@ -1,4 +1,4 @@
-"""The data behind memory stores, with the indexes and checks that a real schema would have."""
+"""The data behind memory stores, with the indexes that a real schema would have."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from saga_core.errors import ActiveSagaAlreadyExistsError, SagaNotFoundError, SagaStateError
-from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
-from saga_core.status import SagaStatus
+from saga_core.errors import SagaNotFoundError
+from saga_core.records import Due, HistoryEntry, SagaRecord, StoredSignal
 from saga_testing.clock import Clock
 from saga_testing.memory.agenda import Agenda
 
@@ -89,21 +88,10 @@ class MemoryTable:
         for heard in self.data.listeners.get(self.namespace, ()):
             heard.set()
 
-    def _check_state(self, state: SagaState, due_at: datetime | None) -> None:
-        rests = not state.active or state.status is SagaStatus.STUCK
-        if not rests and due_at is None and state.waiting_for is None:
-            raise SagaStateError(
-                f"a saga that is {state.status} needs a time at which it is due, or something "
-                "that it waits for"
-            )
-
-    def _check_aggregate(self, saga_id: UUID, state: SagaState, aggregation_id: str | None) -> None:
-        if not state.active or aggregation_id is None:
-            return
-        holder = self.data.aggregates.get((self.namespace, aggregation_id))
-        if holder is not None and holder != saga_id:
-            raise ActiveSagaAlreadyExistsError(
-                f"saga {holder} is active with aggregation_id {aggregation_id!r}: wait for its "
-                "end, or look why it does not end",
-                saga_id=holder,
-            )
+    def _due_at(self, due: Due | None) -> datetime | None:
+        if due is None:
+            return None
+        times = [] if due.at is None else [due.at]
+        if due.delay is not None:
+            times.append(self._now() + due.delay)
+        return min(times)
