@@ -18,6 +18,7 @@ from saga_testing.conformance.sagas import (
     LEASE,
     ME,
     claim,
+    claim_one,
     commit_of,
     event,
     leased,
@@ -77,6 +78,21 @@ class CancellationRules(Topic):
 
         await self._cancel_everywhere(commit, check)
 
+    async def test_cancelled_commit_brings_all_that_it_spawns(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        last: list[Any] = []
+
+        async def commit() -> None:
+            current = await store.load(record.saga_id)
+            last[:] = [commit_of(current, spawn=(new_saga(), new_saga()))]
+            await store.commit(last[0])
+
+        async def check() -> None:
+            current = await store.load(record.saga_id)
+            assert await store.count(Query()) == 1 + 2 * (current.version - 1)
+
+        await self._cancel_everywhere(commit, check)
+
     async def test_cancelled_claim_is_found_again_by_its_id(self, store: SagaStore) -> None:
         for _ in range(CANCEL_POINTS):
             await store.create(new_saga())
@@ -87,7 +103,7 @@ class CancellationRules(Topic):
             await claim(store, limit=1, claim_id=claim_id[0])
 
         async def check() -> None:
-            (record,) = (await claim(store, limit=1, claim_id=claim_id[0])).records
+            record = await claim_one(store, limit=1, claim_id=claim_id[0])
             seen.append(record.saga_id)
             claim_id[0] = uuid4()
 

@@ -163,7 +163,7 @@ class CatalogRules(Topic):
     async def test_oldest_creation_is_listed_first(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:
-        made = [(await store.create(leased())).record for _ in range(3)]
+        made = [(await store.create(new_saga())).record for _ in range(3)]
         for hours, record in zip((2, 3, 1), made, strict=True):
             await harness.age(record.saga_id, hours * HOUR)
         await store.commit(commit_of(made[1]))

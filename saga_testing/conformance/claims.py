@@ -40,15 +40,27 @@ async def due_in_lane(store: SagaStore, lane: Direction, count: int) -> set[UUID
 
 class ClaimRules(Topic):
     async def test_claim_makes_the_worker_holder_under_a_new_fence(self, store: SagaStore) -> None:
-        new = new_saga()
+        await store.create(new_saga())
+        record = await claim_one(store)
+        assert (record.version, record.fence, record.worker) == (2, 1, ME)
+
+    async def test_lease_of_a_claim_lasts_from_now(self, store: SagaStore) -> None:
+        await store.create(new_saga())
+        record = await claim_one(store, lease=LEASE)
+        assert record.due_at is not None
+        assert abs((record.due_at - record.now) - LEASE).total_seconds() < 5
+
+    async def test_first_claim_reclaims_nothing(self, store: SagaStore) -> None:
+        await store.create(new_saga())
+        record = await claim_one(store)
+        assert (record.reclaims, record.reclaimed) == (0, False)
+
+    async def test_claimed_saga_is_as_it_is_loaded(self, store: SagaStore) -> None:
+        new = new_saga(aggregation_id="a", trace_id="t", tags=("x",), history=(entry(),))
         await store.create(new)
         record = await claim_one(store)
         loaded = await store.load(new.saga_id)
         assert replace(record, now=loaded.now, reclaimed=False) == loaded
-        assert (record.version, record.fence, record.worker) == (2, 1, ME)
-        assert record.due_at is not None
-        assert abs((record.due_at - record.now) - LEASE).total_seconds() < 5
-        assert (record.reclaims, record.reclaimed) == (0, False)
 
     async def test_claimed_saga_brings_its_outputs(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record

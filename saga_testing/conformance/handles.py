@@ -18,7 +18,9 @@ from saga_testing.conformance.sagas import (
     HOUR,
     ME,
     OTHER,
+    accepted,
     claim,
+    claim_one,
     commit_of,
     ended,
     event,
@@ -52,7 +54,7 @@ class HandleRules(Topic):
             assert (await two.load(saga_id)).due_at == (await one.load(saga_id)).due_at
             await one.release(ME, held, delay=timedelta(0))
             assert (await two.load(saga_id)).worker is None
-            (claimed,) = (await claim(one, OTHER)).records
+            claimed = await claim_one(one, OTHER)
             assert (await two.load(saga_id)).worker == OTHER
             await one.commit(ended(claimed))
             assert (await two.create(new_saga(aggregation_id="a"))).created
@@ -60,7 +62,8 @@ class HandleRules(Topic):
             await harness.age(saga_id, HOUR)
             assert await one.purge(finished_for=timedelta(0), limit=1) == 1
             assert await two.count(Query()) == len((await two.find(Query())).records) == 1
-            await one.restore(export)
+            with accepted("an ended saga of an aggregate that is taken"):
+                await one.restore(export)
             assert await unchanged(two, saga_id, export)
 
     async def test_closing_one_handle_leaves_the_other(self, harness: StoreHarness) -> None:
@@ -97,12 +100,14 @@ class HandleRules(Topic):
                 await stack.enter_async_context(_listening(handle, each))
             # A store may need a moment until it listens: poke it until all have heard.
             await stack.enter_async_context(_listening(writer, heard[0]))
-            async with asyncio.timeout(PATIENCE):
-                while not all(each.is_set() for each in heard):
-                    await writer.create(new_saga())
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(0.05):
-                            await asyncio.gather(*(each.wait() for each in heard))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    while not all(each.is_set() for each in heard):
+                        await writer.create(new_saga())
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(0.05):
+                                await asyncio.gather(*(each.wait() for each in heard))
+            assert all(each.is_set() for each in heard)
 
     async def test_every_call_stays_in_its_namespace(self, harness: StoreHarness) -> None:
         async with harness.open() as here, harness.open(namespace="elsewhere") as there:

@@ -8,7 +8,7 @@ from uuid import uuid4
 from saga_core.status import EntryKind
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
-from saga_testing.conformance.sagas import HOUR, commit_of, entry, leased
+from saga_testing.conformance.sagas import HOUR, commit_of, entry, leased, new_saga
 from saga_testing.conformance.topic import Topic
 
 __all__ = ["HistoryRules"]
@@ -37,7 +37,7 @@ class HistoryRules(Topic):
     async def test_entry_has_the_time_of_its_commit(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:
-        record = (await store.create(leased(history=(entry(),)))).record
+        record = (await store.create(new_saga(history=(entry(),)))).record
         await harness.age(record.saga_id, HOUR)
         await store.commit(commit_of(record))
         after = await store.load(record.saga_id)
@@ -45,6 +45,14 @@ class HistoryRules(Topic):
         assert abs(first - record.created_at).total_seconds() < 5
         assert first <= second
         assert abs(second - after.updated_at).total_seconds() < 5
+
+    async def test_entries_are_never_rewritten(self, store: SagaStore) -> None:
+        record = (await store.create(leased(history=(entry(),)))).record
+        for _ in range(2):
+            before = list(await store.history(record.saga_id))
+            await store.commit(commit_of(record))
+            assert list(await store.history(record.saga_id))[: len(before)] == before
+            record = await store.load(record.saga_id)
 
     async def test_unknown_saga_has_no_history(self, store: SagaStore) -> None:
         assert not await store.history(uuid4())

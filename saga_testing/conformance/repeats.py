@@ -24,6 +24,7 @@ from saga_testing.conformance.sagas import (
     event,
     leased,
     new_saga,
+    one_of,
 )
 from saga_testing.conformance.topic import Topic
 from saga_testing.conformance.transitions import unchanged
@@ -118,9 +119,10 @@ class RepeatRules(Topic):
         one, two = [(await store.create(leased())).record for _ in range(2)]
         first = commit_of(one)
         await store.commit(first)
-        await store.commit(commit_of(two))
-        with pytest.raises(StaleVersionError):
+        with accepted("a commit with an id that another saga has"):
             await store.commit(commit_of(two, commit_id=first.commit_id))
+        assert (await store.load(two.saga_id)).version == 2
+        assert len(await store.history(two.saga_id)) == 1
 
     async def test_commit_that_never_arrived_is_stale_after_a_claim(
         self, store: SagaStore, harness: StoreHarness
@@ -179,8 +181,8 @@ class RepeatRules(Topic):
         first = await claim(store, limit=1, claim_id=claim_id)
         await claim(store, limit=1)
         again = await claim(store, limit=1, claim_id=claim_id)
-        assert [each.saga_id for each in again.records] == [first.records[0].saga_id]
-        assert again.records[0].version == first.records[0].version
+        assert one_of(again.records).saga_id == one_of(first.records).saga_id
+        assert one_of(again.records).version == one_of(first.records).version
 
     async def test_claim_id_of_another_worker_is_not_ours(self, store: SagaStore) -> None:
         await store.create(new_saga())

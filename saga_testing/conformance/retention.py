@@ -67,7 +67,7 @@ class RetentionRules(Topic):
     async def test_what_ended_lately_is_not_purged(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:
-        record = (await store.create(leased())).record
+        record = (await store.create(new_saga())).record
         await harness.age(record.saga_id, 3 * HOUR)
         await store.commit(ended(record))
         assert await store.purge(finished_for=2 * HOUR, limit=10) == 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +14,14 @@ from saga_core.errors import (
     SagaNotFoundError,
 )
 from saga_core.hookspecs import Capability
-from saga_core.records import Due
+from saga_core.records import Due, Held
 from saga_core.status import SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
     claim,
+    commit_of,
     event,
     leased,
     new_saga,
@@ -31,40 +32,43 @@ from saga_testing.conformance.topic import Topic, needs
 
 __all__ = ["WakeupRules"]
 
+NOW = timedelta(0)
 SOON = 5.0
 """Seconds for something that happens at once, on a machine that is busy."""
 
 
 class WakeupRules(Topic):
-    async def test_stores_that_push_wake_for_what_falls_due(self, harness: StoreHarness) -> None:
-        needs(harness, Capability.WAKEUP)
-        async with harness.open() as one, harness.open() as two:
-            heard = asyncio.Event()
+    async def test_created_saga_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            assert await _woken(heard, store.create(new_saga()))
 
-            async def listen() -> None:
-                async for wakeup in two.wakeups():
-                    assert wakeup.namespace == two.namespace
-                    heard.set()
+    async def test_signal_to_a_waiting_saga_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            waiting = new_saga(due=Due(delay=HOUR), state=state_of(SagaStatus.SUSPENDED))
+            await store.create(waiting)
+            assert await _woken(heard, store.signal(waiting.saga_id, event()))
 
-            listener = asyncio.ensure_future(listen())
-            try:
-                waiting = new_saga(due=Due(delay=HOUR), state=state_of(SagaStatus.SUSPENDED))
-                await one.create(waiting)
-                holder = (await one.create(leased())).record
-                await _settled(one, heard)
+    async def test_commit_that_makes_its_saga_due_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            holder = (await store.create(leased())).record
+            assert await _woken(heard, store.commit(parked(holder, timedelta(0))))
 
-                async def expect(deed: Awaitable[Any]) -> None:
-                    heard.clear()
-                    await deed
-                    await asyncio.wait_for(heard.wait(), SOON)
+    async def test_commit_that_leaves_a_signal_unseen_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            holder = (await store.create(leased())).record
+            await store.signal(holder.saga_id, event())
+            assert await _woken(heard, store.commit(parked(holder, HOUR)))
 
-                await expect(one.create(new_saga()))
-                await expect(one.signal(waiting.saga_id, event()))
-                await expect(one.commit(parked(holder, timedelta(0))))
-            finally:
-                listener.cancel()
-                with suppress(asyncio.CancelledError):
-                    await listener
+    async def test_spawned_saga_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            holder = (await store.create(leased())).record
+            assert await _woken(heard, store.commit(commit_of(holder, spawn=(new_saga(),))))
+
+    async def test_released_saga_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            holder = (await store.create(leased())).record
+            held = [Held(holder.saga_id, holder.fence)]
+            assert await _woken(heard, store.release(holder.worker or "", held, delay=NOW))
 
     async def test_wakeups_end_at_once_or_are_declared(self, harness: StoreHarness) -> None:
         if Capability.WAKEUP in harness.capabilities:
@@ -93,11 +97,47 @@ class WakeupRules(Topic):
                 await store.load(new_saga().saga_id)
 
 
-async def _settled(store: SagaStore, heard: asyncio.Event) -> None:
-    """Wait until the listener listens: poke it until it hears."""
-    async with asyncio.timeout(SOON):
-        while not heard.is_set():
-            await store.create(new_saga())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await heard.wait()
+@asynccontextmanager
+async def _listening(harness: StoreHarness) -> AsyncIterator[tuple[SagaStore, asyncio.Event]]:
+    """Give a handle, and what is set when another handle that listens has been woken."""
+    needs(harness, Capability.WAKEUP)
+    async with harness.open() as one, harness.open() as two:
+        heard = asyncio.Event()
+
+        async def listen() -> None:
+            async for wakeup in two.wakeups():
+                assert wakeup.namespace == two.namespace
+                heard.set()
+
+        listener = asyncio.ensure_future(listen())
+        try:
+            await _settle(one, heard)
+            yield one, heard
+        finally:
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+
+
+async def _woken(heard: asyncio.Event, deed: Awaitable[Any]) -> bool:
+    """Do it, and tell whether the listener heard of it."""
+    heard.clear()
+    await deed
+    with suppress(TimeoutError):
+        await asyncio.wait_for(heard.wait(), SOON)
+    return heard.is_set()
+
+
+async def _settle(store: SagaStore, heard: asyncio.Event) -> None:
+    """Wait until the listener listens: poke it, in two ways, until it hears and all is said."""
+    waiting = new_saga(due=Due(delay=HOUR))
+    await store.create(waiting)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SOON):
+            while not heard.is_set():
+                await store.create(new_saga())
+                await store.signal(waiting.saga_id, event())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await heard.wait()
+    assert heard.is_set()

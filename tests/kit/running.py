@@ -55,8 +55,9 @@ class KitHarness(StoreHarness):
     async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
         yield self._class(namespace, clock=self._healthy.clock, data=self._healthy.data)
 
-    async def age(self, saga_id: UUID, by: timedelta) -> None:
-        row = self._healthy.data.rows["default", saga_id]
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
+        healthy = MemoryStore(namespace, clock=self._healthy.clock, data=self._healthy.data)
+        row = healthy.data.rows[namespace, saga_id]
         record = row.record
         aged = replace(
             record,
@@ -64,7 +65,7 @@ class KitHarness(StoreHarness):
             created_at=record.created_at - by,
             updated_at=record.updated_at - by,
         )
-        self._healthy._store(row, aged)
+        healthy._store(row, aged)
 
 
 @dataclass(frozen=True, slots=True)

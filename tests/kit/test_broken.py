@@ -1,0 +1,65 @@
+"""The suite is itself tested: it finds every bug, by the right rule, and nothing but bugs.
+
+`SAGA_CAMPAIGN=full` runs the healthy store a hundred times instead of three.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from saga_testing import MemoryStore
+from saga_testing.conformance import handles, wakeups
+from tests.kit.broken import BUGS, Bug
+from tests.kit.running import failures, plain_rules
+
+RUNS = 100 if os.environ.get("SAGA_CAMPAIGN") == "full" else 3
+MOST_RULES = 5
+MOST_LINES = 10
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less for what will not come: a store in memory wakes within the same turn of a loop."""
+    monkeypatch.setattr(wakeups, "SOON", 0.5)
+    monkeypatch.setattr(handles, "PATIENCE", 0.5)
+
+
+@pytest.mark.usefixtures("impatience")
+@pytest.mark.parametrize("bug", BUGS, ids=str)
+def test_bug_is_found_by_its_rule_and_by_few_others(bug: Bug) -> None:
+    found = failures(bug.store())
+    assert list(found)[:1] == [bug.rule]
+    assert len(found) <= MOST_RULES, list(found)
+    for failure in found.values():
+        assert failure.is_a_verdict, f"an accident: {failure}"
+
+
+def test_healthy_store_passes_many_times_in_a_row() -> None:
+    for _ in range(RUNS):
+        assert not failures(MemoryStore)
+
+
+def test_each_bug_is_found_first_by_another_rule() -> None:
+    first = Counter(bug.rule for bug in BUGS)
+    assert [rule for rule, bugs in first.items() if bugs > 1] == []
+    assert first.keys() <= {rule.name for rule in plain_rules()}
+    assert len(BUGS) >= 25
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=str)
+def test_bug_is_a_small_diff_to_one_method(bug: Bug) -> None:
+    assert 0 < bug.size <= MOST_LINES
+
+
+def test_no_two_bugs_are_at_one_place() -> None:
+    places: dict[str, list[range]] = {}
+    for bug in BUGS:
+        places.setdefault(bug.method, []).append(bug.place)
+    for method, taken in places.items():
+        taken.sort(key=lambda place: place.start)
+        for one, two in pairwise(taken):
+            assert one.stop <= two.start, method
