@@ -85,9 +85,10 @@ BUGS = (
     ),
     Bug(
         "names alone are registered",
-        "_pick",
-        "if _kind(row.record) in only",
-        "if row.record.saga_name in {kind.saga_name for kind in only}",
+        "claim_due",
+        "frozenset(only)",
+        "frozenset(_kind(row.record) for row in self._rows() "
+        "if row.record.saga_name in {one.saga_name for one in only})",
         "test_only_name_version_and_fingerprint_together_are_claimed",
     ),
     Bug(
