@@ -17,8 +17,8 @@ BUGS = (
     Bug(
         "a signal wakes a stuck saga",
         "signal",
-        "record.due_at is not None or record.state.waiting_for is not None",
-        "True",
+        "waits = record.due_at is not None",
+        "waits = True",
         "test_signal_is_kept_for_a_stuck_saga_and_does_not_wake_it",
     ),
     Bug(
@@ -38,8 +38,8 @@ BUGS = (
     Bug(
         "event ids are not looked at",
         "signal",
-        "known.event_id == signal.event_id for known in row.inbox",
-        "known == signal for known in row.inbox",
+        "known.event_id == signal.event_id",
+        "known == signal",
         "test_known_event_id_changes_nothing",
     ),
     Bug(
@@ -76,13 +76,6 @@ BUGS = (
         "    self._append_signal(row, signal, consumed=False)\n",
         "    self._append_signal(row, signal, consumed=False)\n    await asyncio.sleep(0)\n",
         "test_signals_of_many_senders_are_all_kept",
-    ),
-    Bug(
-        "consumed signals are gone from the inbox",
-        "inbox",
-        "else row.inbox[after:]",
-        "else [one for one in row.inbox[after:] if not one.consumed or len(row.inbox) < 2]",
-        "test_signals_that_a_commit_accepts_may_be_used_up_by_it",
     ),
     Bug(
         "the inbox is read from the start",
