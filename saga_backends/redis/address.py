@@ -114,8 +114,9 @@ async def close(client: Any) -> None:
 def _settings(options: RedisOptions) -> dict[str, Any]:
     return {
         "decode_responses": True,
-        # What we wrote is UTF-8; what somebody else wrote is told of, not fallen over.
-        "encoding_errors": "replace",
+        # What we wrote is UTF-8; what somebody else wrote is told of, not fallen over. A cluster's
+        # client encodes by this as well: text that is no UTF-8 must be refused or come back.
+        "encoding_errors": "surrogateescape",
         "socket_connect_timeout": options.connect_timeout,
         "socket_timeout": options.command_timeout,
         "socket_keepalive": True,

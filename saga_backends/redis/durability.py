@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from redis import exceptions
+from redis.asyncio.cluster import RedisCluster
 
 from saga_core.errors import SchemaError, StoreUnavailableError
 
@@ -39,12 +40,18 @@ async def check_durability(client: Any, where: str, *, required: bool) -> None:
 
     Raises `StoreUnavailableError` naming the settings.
     """
+    found: Any
     try:
-        found = await client.config_get(*SETTINGS)
+        if isinstance(client, RedisCluster):
+            found = await client.config_get(*SETTINGS, target_nodes=RedisCluster.PRIMARIES)
+        else:
+            found = await client.config_get(*SETTINGS)
     except (exceptions.NoPermissionError, exceptions.ResponseError) as error:
         _tell(where, [f"its settings cannot be read ({error})"], required=required)
         return
-    weak = list(weaknesses(found))
+    # A cluster of several nodes answers for each.
+    nodes = [found] if SETTINGS[0] in found else list(found.values())
+    weak = list(dict.fromkeys(words for node in nodes for words in weaknesses(node)))
     if weak:
         _tell(where, weak, required=required)
 
@@ -60,7 +67,7 @@ def weaknesses(found: dict[str, str]) -> list[str]:
     elif found.get("appendfsync") == "no":
         weak.append(
             "appendfsync is 'no': a loss of power loses many seconds; set appendfsync everysec "
-            "(at most about a second) or always"
+            "(at most a second or two) or always"
         )
     policy = found.get("maxmemory-policy", "noeviction")
     if policy != "noeviction":

@@ -17,7 +17,10 @@ class RedisOptions(StoreOptions):
     """Options of the Redis store; times in seconds."""
 
     require_durable: bool = False
-    """Refuse a server that may lose what it acknowledged, instead of warning of it."""
+    """Refuse settings under which a restart loses what was acknowledged, instead of warning of it.
+
+    `appendfsync everysec` is accepted: docs/redis.md says what it may lose.
+    """
     connections: int = Field(default=2, ge=1, le=100)
     """Calls share them: what waits for a free one is sent together."""
     connect_timeout: Seconds = 10.0

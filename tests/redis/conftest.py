@@ -18,7 +18,7 @@ from tests.redis.keys import Keys
 @pytest.fixture(scope="session")
 def redis() -> Iterator[RedisServer]:
     """Start a server that is ours to reconfigure, to look through and to empty."""
-    with redis_server("--loglevel", "warning") as server:
+    with redis_server("--loglevel", "warning", "--appendfsync", "always") as server:
         yield server
 
 

@@ -12,13 +12,14 @@ import pytest
 import redis as blocking
 from redis.crc import key_slot
 
-from saga_core import SagaWorker, StoreUnavailableError, open_store
+from saga_core import SagaStatus, SagaWorker, StoreUnavailableError, open_store
 from saga_testing.conformance import StoreConformance, StoreHarness
 from saga_testing.conformance.sagas import leased
 from saga_testing.servers import RedisServer, redis_server
 from saga_testing.servers.ports import free_port
 from tests.behaviour.cast import Story, saga
 from tests.conformance.test_redis import RedisHarness
+from tests.redis.acl import documented_rules
 from tests.redis.patience import IN_TIME, finished, until
 
 SLOTS = 16384
@@ -33,6 +34,7 @@ def cluster_of(nodes: int) -> Iterator[list[RedisServer]]:
                 redis_server(
                     *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
                     *("--cluster-node-timeout", "2000", "--loglevel", "warning"),
+                    *("--appendfsync", "always"),
                 )
             )
             for _ in range(nodes)
@@ -157,6 +159,31 @@ async def test_store_that_was_closed_connects_to_no_node_again(node: RedisServer
     assert all(isinstance(one, StoreUnavailableError) or one == record for one in found)
     with pytest.raises(StoreUnavailableError, match="was closed"):
         await store.load(record.saga_id)
+
+
+async def test_weak_setting_of_any_node_is_named(
+    nodes: list[RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    with blocking.Redis.from_url(nodes[1].url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        async with open_store(address(nodes[0])):
+            pass
+        client.config_set("maxmemory-policy", "noeviction")
+    assert "maxmemory-policy is 'allkeys-lru'" in caplog.text
+
+
+async def test_limited_user_of_a_cluster_needs_two_rules_more(node: RedisServer) -> None:
+    rules = [*documented_rules("limited"), "+cluster|slots", "+command"]
+    with blocking.Redis.from_url(node.url) as client:
+        client.execute_command("ACL SETUSER", "limited", *rules)
+    url = address(node).replace("://", "://limited:s3cret@")
+    async with open_store(url, namespace="limited", require_durable=True) as store:
+        story = Story()
+        assert (await saga(store, story.step()).run()).status is SagaStatus.COMPLETED
+        wakeups = store.wakeups()
+        async with asyncio.timeout(IN_TIME):
+            await anext(wakeups)
+        await wakeups.aclose()  # type: ignore[attr-defined]
 
 
 async def test_server_that_is_no_cluster_is_refused(redis: RedisServer) -> None:

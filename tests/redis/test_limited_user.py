@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis as blocking
@@ -14,16 +12,7 @@ from saga_core import StoreUnavailableError, open_store
 from saga_testing.conformance import StoreConformance, StoreHarness
 from saga_testing.servers import RedisServer, redis_server
 from tests.conformance.test_redis import RedisHarness
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "redis.md"
-
-
-def documented_rules(namespace: str) -> list[str]:
-    """Return the rules as the document prints them, for another namespace and password."""
-    found = re.search(r"```\nACL SETUSER orders (.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert found is not None
-    words = found[1].replace("\\\n", " ").replace("orders", namespace)
-    return words.replace(">password", ">s3cret").split()
+from tests.redis.acl import documented_rules
 
 
 @pytest.fixture(scope="module")
