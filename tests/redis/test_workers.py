@@ -88,7 +88,7 @@ async def killed_server(server: Server) -> AsyncIterator[None]:
 TROUBLES: dict[str, Trouble] = {
     "wrong type: due": wrong_type("due"),
     "wrong type: lane": wrong_type("due:0:{kind}"),
-    "wrong type: aggregates": wrong_type("aggregates"),
+    "wrong type: index": wrong_type("by:status:COMPLETED"),
     "out of memory": out_of_memory,
     "denied": denied,
     "replica": replica,
@@ -133,7 +133,7 @@ async def test_worker_survives_and_finishes_every_saga(
             assert snapshot.status is SagaStatus.COMPLETED
         # At least once: the outcome of the step that ran meanwhile may not have been kept.
         assert Counter(story.log)["do step_0"] in (2, 3)
-        assert Counter(story.log)["do step_1"] == 2
+        assert Counter(story.log)["do step_1"] in (2, 3)
 
 
 async def told(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,8 @@
 local id, expected, commit_id, seen = take(), take(), take(), take_number()
 local saga = SAGA .. id
 
-local wrong = closed_saga(id)
+local wrong = closed(saga, 'hash', 'HSET') or closed_list(HISTORY .. id)
+  or closed(COMMITS .. id, 'hash', 'HSET')
 if wrong then return wrong end
 local row = redis.call('HMGET', saga, 'version', 'fence', 'worker', 'due', 'signals', 'status',
   'lane', 'active', 'code', 'kind', 'aggregate', 'created')
@@ -48,8 +49,12 @@ elseif lease == 'release' then
   due = take_due()
 end
 local entries = take_list()
-local arrived = {}
-for n = 1, take_number() do
+local arrived, arrivals = {}, take_number()
+if arrivals > 0 then
+  wrong = closed(EVENTS .. id, 'hash', 'HSET') or closed_list(INBOX .. id)
+  if wrong then return wrong end
+end
+for n = 1, arrivals do
   local event_id = take()
   if arrived[event_id] or redis.call('HEXISTS', EVENTS .. id, event_id) == 1 then
     return { 'known', event_id }
@@ -57,8 +62,12 @@ for n = 1, take_number() do
   arrived[event_id] = true
   arrived[n] = { event_id, take() }
 end
-local consumed = {}
-for _, event_id in ipairs(take_list()) do
+local consumed, used = {}, take_list()
+if #used > 0 then
+  wrong = closed(EVENTS .. id, 'hash', 'HSET')
+  if wrong then return wrong end
+end
+for _, event_id in ipairs(used) do
   if arrived[event_id] or redis.call('HEXISTS', EVENTS .. id, event_id) == 1 then
     consumed[#consumed + 1] = event_id
   end
@@ -75,7 +84,14 @@ seen = seen + #arrived
 if lease == 'release' and active == '1' and signals > seen then due = now end
 
 if rests == '0' and waits == '0' and not due then return { 'undue', status } end
-wrong = closed_indexes(facts) or closed_indexes(facts_before) or closed_queues(kind)
+local moves = due ~= due_before or lane ~= lane_before
+wrong = ((lease ~= 'keep' or code_before) and denied('HDEL', saga))
+  or (moves and (closed_lane(lane_before, kind)
+    or (lane ~= lane_before and closed_lane(lane, kind))))
+  or (not worker and due and denied('PUBLISH', WAKE))
+  or ((active == '0' or active_before == '0') and closed_zset(ENDED))
+  or (aggregate and closed_hash(AGGREGATES))
+  or (tags and (closed_indexes(facts) or closed_indexes(facts_before)))
   or (status ~= status_before and (closed_zset(BY .. 'status:' .. status_before)
     or closed_zset(BY .. 'status:' .. status)))
   or (code ~= (code_before or nil) and ((code and closed_zset(BY .. 'error:' .. code))
@@ -115,7 +131,7 @@ if lease ~= 'keep' then
   if worker then redis.call('HSET', saga, 'worker', worker) end
   if due then redis.call('HSET', saga, 'due', text(due)) end
 end
-if due ~= due_before or lane ~= lane_before then put_due(id, kind, lane_before, lane, due) end
+if moves then put_due(id, kind, lane_before, lane, due) end
 if status ~= status_before then
   redis.call('ZREM', BY .. 'status:' .. status_before, id)
   redis.call('ZADD', BY .. 'status:' .. status, created, id)

@@ -22,7 +22,14 @@ end
 -- Returns why it cannot be written, or nil. `freed` and `taken` are aggregates that the same
 -- script frees and takes.
 local function refuse_new(new, freed, taken)
-  local wrong = closed_saga(new.id) or closed_indexes(new.facts) or closed_queues(new.kind)
+  local wrong = closed(SAGA .. new.id, 'hash', 'HSET') or closed_list(HISTORY .. new.id)
+    or (new.due and closed_lane(new.lane, new.kind))
+    or (new.due and not new.worker and denied('PUBLISH', WAKE))
+    or (new.active == '0' and closed(ENDED, 'zset', 'ZADD'))
+    or (new.aggregate and closed(AGGREGATES, 'hash', 'HSET'))
+  for n = 1, #new.facts do
+    wrong = wrong or closed(BY .. new.facts[n], 'zset', 'ZADD')
+  end
   if wrong then return wrong end
   if new.active == '1' and new.aggregate then
     local holder = taken[new.aggregate] or redis.call('HGET', AGGREGATES, new.aggregate)

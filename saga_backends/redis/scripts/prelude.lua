@@ -76,14 +76,13 @@ local function denied(command, key)
   end
 end
 
--- Returns why a script cannot write to a hash, a list or a sorted set.
-local function closed_hash(key)
-  return foreign(key, 'hash') or denied('HSET', key) or denied('HDEL', key)
+-- Returns why a script cannot write to a key with a command, or with two.
+local function closed(key, kind, command, other)
+  return foreign(key, kind) or denied(command, key) or (other and denied(other, key))
 end
-local function closed_list(key) return foreign(key, 'list') or denied('RPUSH', key) end
-local function closed_zset(key)
-  return foreign(key, 'zset') or denied('ZADD', key) or denied('ZREM', key)
-end
+local function closed_hash(key) return closed(key, 'hash', 'HSET', 'HDEL') end
+local function closed_list(key) return closed(key, 'list', 'RPUSH') end
+local function closed_zset(key) return closed(key, 'zset', 'ZADD', 'ZREM') end
 
 local function closed_saga(id)
   return closed_hash(SAGA .. id) or closed_list(HISTORY .. id) or closed_hash(COMMITS .. id)
@@ -98,10 +97,14 @@ end
 
 local function lane_key(lane, kind) return DUE .. ':' .. lane .. ':' .. kind end
 
--- The queues of one kind, and the channel on which what is due is told.
+-- The queues of one kind in one lane.
+local function closed_lane(lane, kind)
+  return closed_zset(DUE) or closed_zset(lane_key(lane, kind))
+end
+
+-- The same in both lanes, and the channel on which what is due is told.
 local function closed_queues(kind)
-  return closed_zset(DUE) or closed_zset(lane_key('0', kind)) or closed_zset(lane_key('1', kind))
-    or denied('PUBLISH', WAKE)
+  return closed_lane('0', kind) or closed_zset(lane_key('1', kind)) or denied('PUBLISH', WAKE)
 end
 
 -- Takes `delay` and `at`, both optional, and returns the earlier one as a time, or nil.

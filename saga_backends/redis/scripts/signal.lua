@@ -8,7 +8,8 @@
 
 local id, event_id, signal, written = take(), take(), take(), take()
 local saga = SAGA .. id
-local wrong = closed_saga(id)
+local wrong = closed(saga, 'hash', 'HSET') or closed_list(INBOX .. id)
+  or closed(EVENTS .. id, 'hash', 'HSET')
 if wrong then return wrong end
 local row = redis.call('HMGET', saga, 'worker', 'active', 'due', 'waits', 'kind', 'lane', 'signals')
 local worker, active, due, waits, kind, lane = row[1], row[2], row[3], row[4], row[5], row[6]
@@ -19,13 +20,14 @@ local before = redis.call('HGET', EVENTS .. id, event_id)
 if before == written then return { 'kept', held } end
 if before then return { 'duplicate', held } end
 if active == '0' then return { 'ended', held } end
-wrong = closed_queues(kind)
+local falls_due = not worker and (due or waits == '1')
+wrong = falls_due and (closed_lane(lane, kind) or denied('PUBLISH', WAKE))
 if wrong then return wrong end
 
 redis.call('HSET', EVENTS .. id, event_id, written)
 redis.call('RPUSH', INBOX .. id, text(now) .. ' ' .. signal)
 redis.call('HSET', saga, 'signals', text(row[7] + 1))
-if not worker and (due or waits == '1') then
+if falls_due then
   redis.call('HSET', saga, 'due', text(now))
   put_due(id, kind, lane, lane, now)
   wake_if_due(now)
