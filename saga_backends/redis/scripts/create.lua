@@ -8,9 +8,11 @@
 -- include: newcomer
 
 local new = take_new()
-local wrong = foreign_saga(new.id)
+local wrong = foreign(SAGA .. new.id, 'hash')
 if wrong then return wrong end
 if redis.call('EXISTS', SAGA .. new.id) == 1 then
+  wrong = foreign(HISTORY .. new.id, 'list')
+  if wrong then return wrong end
   local ours = new.written and redis.call('HGET', SAGA .. new.id, 'written') == new.written
   return { 'exists', text(now), read(new.id), outputs_of(new.id), ours and '1' or '0' }
 end
