@@ -26,8 +26,8 @@ import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
-STORES = ["memory", "sqlite", "postgresql", "sql-sqlite", "sql-postgresql"]
-DURABLE = ["sqlite", "postgresql"]
+STORES = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
+DURABLE = ["sqlite", "postgresql", "redis"]
 PLAYED = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
 
 nox.options.default_venv_backend = "venv"
