@@ -25,6 +25,8 @@ from saga_testing.conformance.topic import Topic, needs
 
 __all__ = ["ProcessRules"]
 
+PATIENCE = 10.0
+"""Seconds after which something that should happen at once counts as missing."""
 CREW = 3
 """Processes. More find no more, and each costs a start of Python."""
 
@@ -65,7 +67,12 @@ class ProcessRules(Topic):
             victims = [crew.start(write_on, f"child-{n}", member=n) for n in range(CREW)]
             for number, victim in enumerate(victims):
                 record = await anext(victim)
-                told = [await anext(victim) for _ in range(3 + number)]
+                told = [await anext(victim) for _ in range(3)]
+                # The moment the next commit can be seen: what it should have brought is there too.
+                before = (await store.load(record)).version
+                async with asyncio.timeout(PATIENCE):
+                    while (await store.load(record)).version == before:
+                        pass
                 await crew.kill(number)
 
                 after = await store.load(record)
