@@ -83,7 +83,7 @@ def record_of(
     outputs: tuple[HistoryEntry, ...] = (),
     reclaimed: bool = False,
 ) -> SagaRecord:
-    """Make a record of a row in the order of `FIELDS` in prelude.lua. Raises `SchemaError`."""
+    """Make a record of a row in the order of `read` in prelude.lua. Raises `SchemaError`."""
     try:
         return _record(saga_id, row, now, outputs, reclaimed)
     except _NOT_OURS as error:
