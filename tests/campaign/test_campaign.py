@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_testing.conformance import StoreHarness
 from saga_testing.servers import PostgresqlServer, RedisServer
@@ -19,6 +21,7 @@ from tests.conformance.test_redis import RedisHarness
 from tests.conformance.test_sql_postgresql import SqlPostgresqlHarness
 from tests.conformance.test_sql_sqlite import SqlSqliteHarness
 from tests.conformance.test_sqlite import SqliteHarness
+from tests.sql.engines import open_engine
 from tests.sql.models import sagas_of
 
 STORES = ("memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql")
@@ -55,7 +58,10 @@ MET = (
 
 
 class _QuickSqlSqliteHarness(SqlSqliteHarness):
-    """Ages by plain SQL: by way of the model it would take most of the campaign's time."""
+    """One connection, since several wait for each other's locks, and ages by plain SQL."""
+
+    def _engine(self) -> AbstractAsyncContextManager[AsyncEngine]:
+        return open_engine(f"sqlite+aiosqlite:///{self._path}", pool_size=1, max_overflow=0)
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         await asyncio.to_thread(self._age, saga_id, by, sagas_of(namespace).__tablename__)
