@@ -131,11 +131,15 @@ class SagaAdmin:
         def compensate(_: SagaRecord, live: LiveSaga) -> Happened:
             return CompensationRequested(by, uuid4())
 
+        command = _command(SignalKind.COMPENSATE, by)
+        sent: str | None = None
         while True:
             try:
-                await intervene(self._engine, saga_id, compensate, drive=wait)
+                await intervene(self._engine, saga_id, compensate, drive=wait, sent=sent)
             except HeldElsewhereError:
-                if not await self._send(saga_id, SignalKind.COMPENSATE, by):
+                receipt = await self._engine.store.signal(saga_id, command)
+                if not receipt.held:
+                    sent = command.event_id if receipt.accepted else sent
                     continue
                 if wait:
                     await wait_until_rest(self._engine, saga_id, None)
@@ -160,22 +164,27 @@ class SagaAdmin:
         def abort(_: SagaRecord, live: LiveSaga) -> Happened:
             return Aborted(by)
 
+        command = _command(SignalKind.ABORT, by)
+        sent: str | None = None
         while True:
             try:
-                await intervene(self._engine, saga_id, abort, drive=False, readable=False)
+                await intervene(
+                    self._engine, saga_id, abort, drive=False, sent=sent, readable=False
+                )
             except HeldElsewhereError:
-                if not await self._send(saga_id, SignalKind.ABORT, by):
+                receipt = await self._engine.store.signal(saga_id, command)
+                if not receipt.held:
+                    sent = command.event_id if receipt.accepted else sent
                     continue
                 self._engine.interrupt(saga_id)
                 if wait:
                     await wait_until_rest(self._engine, saga_id, None)
             return
 
-    async def _send(self, saga_id: UUID, kind: SignalKind, by: Operator) -> bool:
-        """Put a command into the inbox; False if nobody was there any more to hear it."""
-        signal = Signal(event_id=str(uuid4()), kind=kind, payload=Command(by).encode())
-        receipt = await self._engine.store.signal(saga_id, signal)
-        return receipt.held
+
+def _command(kind: SignalKind, by: Operator) -> Signal:
+    """Make the one command of a call: put into the inbox again, it is a duplicate."""
+    return Signal(event_id=str(uuid4()), kind=kind, payload=Command(by).encode())
 
 
 def _can_be_skipped(live: LiveSaga) -> bool:

@@ -245,7 +245,7 @@ class SagaEngine:
         except SagaError as error:
             logger.warning("the inbox of saga %s could not be read: %s", live.saga_id, error)
             return
-        if any(signal.kind is SignalKind.ABORT for signal in signals):
+        if any(signal.kind is SignalKind.ABORT and not signal.consumed for signal in signals):
             live.call.break_off(Interrupt.ABORTED)
 
     def interrupt(self, saga_id: UUID) -> None:
@@ -262,7 +262,11 @@ class SagaEngine:
             live.signals = live.seen
             return
         seen = signals[-1].seq
-        commands = [signal for signal in signals if signal.kind is not SignalKind.EVENT]
+        commands = [
+            signal
+            for signal in signals
+            if signal.kind is not SignalKind.EVENT and not signal.consumed
+        ]
         if not commands and live.driving:
             live.seen = live.signals = seen  # the next commit tells the store
             return

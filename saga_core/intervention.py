@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from saga_core.decide import Decision, Happened, decide
+from saga_core.decide import Decision, Happened, decide, ignore_command
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaStateError
 from saga_core.lease import LeaseLostError
@@ -33,6 +33,7 @@ async def intervene(
     *,
     drive: bool,
     event: Signal | None = None,
+    sent: str | None = None,
     readable: bool = True,
 ) -> bool:
     """Commit what follows from `happened` for a saga that nobody drives, and drive it on.
@@ -40,8 +41,11 @@ async def intervene(
     `happened` looks at the saga as it stands and returns None to leave it alone (then the answer
     is False), or raises. Whoever changes the saga in between makes it look again. With
     `drive` the saga is driven in the caller's task until it ends or waits; else it is left due
-    for a worker. Unless `readable` is False, a saga that cannot be decoded is refused with
-    `SagaStateError`. Raises `HeldElsewhereError` if somebody holds an unexpired lease.
+    for a worker. `sent` is the event id of a command of the same meaning that lies in the inbox:
+    it is used up with the change, or with a refusal, so that nobody obeys it once more; where a
+    driver has done so already there is nothing left to do. Unless `readable` is False, a saga
+    that cannot be decoded is refused with `SagaStateError`. Raises `HeldElsewhereError` if
+    somebody holds an unexpired lease.
     """
     loop = asyncio.get_running_loop()
     for attempt in range(TRIES):
@@ -52,6 +56,8 @@ async def intervene(
                 "or ends.",
                 saga_id=saga_id,
             )
+        if sent is not None and await _used_up(engine, saga_id, sent):
+            return True
         since = loop.time()
         live = await engine.look_at(record)
         try:
@@ -62,6 +68,8 @@ async def intervene(
                 return False
             decision = decide(live.definition, live.state, live.outputs, what)
         except SagaStateError as error:
+            if sent is not None and not await _withdrawn(engine, live, sent, error):
+                continue
             error.saga_id = saga_id
             raise
         except PayloadError as error:
@@ -79,7 +87,11 @@ async def intervene(
                     decision,
                     lease=_lease(engine, decision, drive),
                     signals_in=() if event is None else (event,),
-                    consumed=() if event is None else (event.event_id,),
+                    consumed=tuple(
+                        event_id
+                        for event_id in (sent, None if event is None else event.event_id)
+                        if event_id is not None
+                    ),
                 )
             )
         except LeaseLostError as lost:
@@ -97,6 +109,21 @@ async def intervene(
     raise SagaStateError(
         f"saga {saga_id} changes faster than it can be read; try again", saga_id=saga_id
     )
+
+
+async def _used_up(engine: SagaEngine, saga_id: UUID, sent: str) -> bool:
+    inbox = await engine.store.inbox(saga_id)
+    return any(signal.event_id == sent and signal.consumed for signal in inbox)
+
+
+async def _withdrawn(engine: SagaEngine, live: LiveSaga, sent: str, error: SagaStateError) -> bool:
+    """Use up a command that is refused; False if the saga has changed meanwhile."""
+    ignored = ignore_command(live.state, None, reason=str(error))
+    try:
+        await to_the_end(engine.commit(live, ignored, lease=LeaseAction.KEEP, consumed=(sent,)))
+    except LeaseLostError as lost:
+        return lost.recorded
+    return True
 
 
 def _is_unreadable(live: LiveSaga) -> bool:

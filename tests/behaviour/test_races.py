@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from saga_core import Query, SagaStateError, SagaStatus, SagaStore, SagaWorker
+from saga_core.records import Held
+from saga_core.status import Direction, EntryKind
 from saga_testing import Fault, FaultyStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import Number, Story, definition, fails, retry, saga, waits
@@ -119,6 +121,28 @@ async def test_command_that_comes_while_another_is_ignored_is_heard_before_the_n
     after = await one.see(saga_id)
     assert after.status is SagaStatus.FAILED
     assert story.log == ["do step_0"]
+
+
+async def test_abort_that_met_no_driver_any_more_is_not_obeyed_once_more(
+    store: SagaStore,
+) -> None:
+    """It lies in the inbox, and whoever sent it has seen to it himself."""
+    story = Story()
+    faulty = FaultyStore(store)
+    one = saga(store, story.step(), story.step())
+    saga_id = await one.start(wait=False)
+    engine = one.orchestrator.engine
+    claims, _ = await engine.claim(claim_id=uuid4(), limit=1, favour=Direction.FORWARD)
+    held = [Held(saga_id, claims.records[0].fence)]
+    faulty.between("signal", 1, lambda: store.release(engine.worker, held, delay=timedelta(0)))
+    await saga(faulty, story.step(), story.step()).admin.abort(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.FAILED
+    await one.admin.retry_step(saga_id)
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.COMPLETED
+    kinds = [each.kind for each in after.step_history]
+    assert kinds.count(EntryKind.ABORTED) == 1
+    assert all(signal.consumed for signal in await store.inbox(saga_id))
 
 
 # --- a lost answer, and somebody else in between -------------------------------------------------
