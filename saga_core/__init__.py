@@ -24,6 +24,7 @@ from saga_core.errors import (
     MissingDriverError,
     NonRetryableError,
     PayloadError,
+    QueryError,
     SagaDefinitionError,
     SagaError,
     SagaNotFoundError,
@@ -34,6 +35,7 @@ from saga_core.errors import (
     StoreUrlError,
     TypeValidationError,
 )
+from saga_core.finding import SagaPage
 from saga_core.hookspecs import Capability, ObservedEvent, hookimpl
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.plugins import BackendInfo, available_backends, open_store
@@ -68,6 +70,7 @@ __all__ = [
     "PayloadError",
     "PayloadLimits",
     "Query",
+    "QueryError",
     "RetryPolicy",
     "SagaAdmin",
     "SagaAdminSnapshot",
@@ -78,6 +81,7 @@ __all__ = [
     "SagaError",
     "SagaNotFoundError",
     "SagaOrchestrator",
+    "SagaPage",
     "SagaSnapshot",
     "SagaStateError",
     "SagaStatus",
