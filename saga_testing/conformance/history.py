@@ -77,3 +77,8 @@ class HistoryRules(Topic):
         await store.commit(commit_of(record, history=entries))
         outputs = (await store.load(record.saga_id)).outputs
         assert [(one.step_id, one.output) for one in outputs] == [("a", '{"n":2}'), ("b", "null")]
+
+    async def test_limit_of_nothing_reads_nothing(self, store: SagaStore) -> None:
+        record = (await store.create(leased(history=(entry(), entry())))).record
+        assert not await store.history(record.saga_id, limit=0)
+        assert not await store.history(record.saga_id, after=1, limit=0)
