@@ -16,6 +16,7 @@ from saga_core.decide import (
     SkipRequested,
 )
 from saga_core.engine import SagaEngine
+from saga_core.explaining import explain
 from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
@@ -86,6 +87,14 @@ class SagaAdmin:
         Raises `QueryError`.
         """
         return await self._engine.store.count(query_of(**conditions))
+
+    async def explain(self, saga_id: UUID) -> str:
+        """Say in one sentence why the saga is where it is, and what it waits for.
+
+        Of the moment at which the store was read, by the store's clock, and of what is registered
+        in this process. For people: its wording is no interface. Raises `SagaNotFoundError`.
+        """
+        return explain(await self._engine.store.load(saga_id), self._engine.registry)
 
     async def retry_step(
         self,
