@@ -13,6 +13,7 @@ What is listed here is for users. Who writes a backend needs the modules `saga_c
 
 from saga_core.admin import SagaAdmin
 from saga_core.builder import SagaBuilder
+from saga_core.checking import CheckedDefinition, DefinitionReport
 from saga_core.codec import PayloadLimits
 from saga_core.copying import CopyConflictError, CopyProgress, CopyReport, copy_sagas
 from saga_core.definition import InputContext, SagaDefinition, StepRef
@@ -54,9 +55,11 @@ __all__ = [
     "BackendNotFoundError",
     "BaseStep",
     "Capability",
+    "CheckedDefinition",
     "CopyConflictError",
     "CopyProgress",
     "CopyReport",
+    "DefinitionReport",
     "Direction",
     "EntryKind",
     "ExponentialRetry",
