@@ -318,3 +318,11 @@ class TransitionRules(Topic):
         record = (await store.create(leased())).record
         await store.commit(commit_of(record, state=state_of(SagaStatus.STUCK)))
         assert (await store.load(record.saga_id)).worker == ME
+
+    async def test_spawned_saga_may_have_a_holder(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        child = leased(OTHER)
+        await store.commit(commit_of(record, spawn=(child,)))
+        spawned = await store.load(child.saga_id)
+        assert (spawned.worker, spawned.fence) == (OTHER, 1)
+        assert not (await claim(store)).records

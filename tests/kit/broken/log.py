@@ -357,4 +357,27 @@ BUGS = (
         "[] if row is None else row.history[after:] if limit == 0 else ",
         "test_limit_of_nothing_reads_nothing",
     ),
+    Bug(
+        "only the latest outputs are brought",
+        "_read",
+        "for entry in row.history",
+        "for entry in row.history[-20:]",
+        "test_every_output_is_brought_however_many",
+    ),
+    Bug(
+        "a spawned saga has no holder",
+        "_spawned",
+        "one.saga_id: one for",
+        "one.saga_id: replace(one, lease=one.lease and replace(one.lease, worker='')) for",
+        "test_spawned_saga_may_have_a_holder",
+    ),
+    Bug(
+        "a long error is cut",
+        "_store",
+        "    row.record = record\n",
+        "    said = record.state.last_error and record.state.last_error[:255]\n"
+        "    record = replace(record, state=replace(record.state, last_error=said))\n"
+        "    row.record = record\n",
+        "test_long_error_is_kept",
+    ),
 )
