@@ -141,8 +141,25 @@ async def test_limit_out_of_range_is_refused(store: SagaStore, limit: Any) -> No
     assert (await one.admin.find(limit=1000)).sagas == ()
 
 
-@pytest.mark.parametrize("cursor", ["", "next", "[]", "null", '["x", "y"]', b"bytes", 5])
-async def test_cursor_that_no_page_gave_is_refused(store: SagaStore, cursor: Any) -> None:
+FORGED = {
+    "empty": "",
+    "word": "next",
+    "list": "[]",
+    "null": "null",
+    "numbers": "[1, 2]",
+    "texts": '["x", "y"]',
+    "id that is a number": '["2026-01-01T00:00:00+00:00", 5]',
+    "time without a zone": f'["2026-01-01T00:00:00", "{uuid4()}"]',
+    "time after the last": f'["9999-12-31T23:59:59-14:00", "{uuid4()}"]',
+    "deep": "[" * 50_000,
+    "bytes": b"bytes",
+    "number": 5,
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_cursor_that_no_page_gave_is_refused(store: SagaStore, forged: str) -> None:
+    cursor: Any = FORGED[forged]
     with pytest.raises(QueryError, match="cursor"):
         await saga(store, Story().step()).admin.find(cursor=cursor)
     assert issubclass(QueryError, SagaError)
