@@ -12,6 +12,7 @@ MODULE = """
 from dataclasses import replace
 
 import pytest
+from saga_core.errors import SagaError
 from saga_testing import MemoryStore
 from saga_testing.conformance import StoreConformance
 from tests.conformance.test_memory import MemoryHarness
@@ -19,7 +20,10 @@ from tests.conformance.test_memory import MemoryHarness
 
 class Odd(MemoryStore):
     async def find(self, query):
-        return await super().find(replace(query, cursor=None))
+        try:
+            return await super().find(query)
+        except SagaError:
+            return await super().find(replace(query, cursor=None))
 
 
 class OddHarness(MemoryHarness):
@@ -35,7 +39,7 @@ class TestOddStore(StoreConformance):
 
 DEVIATION = """
     @pytest.mark.xfail(reason="nobody counts here")
-    async def test_foreign_cursor_is_refused(self, store): raise AssertionError
+    def test_foreign_cursor_is_refused(self): ...
 """
 
 SKIP = """
@@ -86,7 +90,7 @@ def test_red_rule_is_shown_and_fails_the_run(tmp_path: Path) -> None:
 
 
 def test_deviation_is_told_with_its_reason(tmp_path: Path) -> None:
-    code, told = run(tmp_path, more=DEVIATION)
+    code, told = run(tmp_path, store="Odd", more=DEVIATION)
 
     assert code == 0, told
     assert row(told, "foreign cursor is refused") == "x"
