@@ -17,6 +17,7 @@ from saga_testing.conformance.sagas import (
     HOUR,
     LEASE,
     ME,
+    claim,
     commit_of,
     ended,
     event,
@@ -121,6 +122,19 @@ class RetentionRules(Topic):
             await ended_long_ago(store, harness)
         taken = [await store.purge(finished_for=timedelta(0), limit=2) for _ in range(4)]
         assert taken == [2, 2, 1, 0]
+
+    async def test_purged_saga_is_not_looked_at_again(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await store.commit(commit_of(record, state=state_of(SagaStatus.COMPLETED)))
+        await harness.age(record.saga_id, HOUR)
+        assert await store.purge(finished_for=timedelta(0), limit=10) == 1
+        mine = new_saga()
+        await store.create(mine)
+        await harness.age(mine.saga_id, HOUR)
+        claims = await claim(store)
+        assert [one.saga_id for one in claims.records] == [mine.saga_id]
 
     async def test_other_namespaces_are_not_purged(
         self, store: SagaStore, harness: StoreHarness
