@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -291,7 +292,9 @@ class PostgresqlStore(PostgresqlCatalog):
         if notifies:
             arguments.append(self._channel)
         try:
-            row = await runner.fetchrow(statement, *arguments)
+            async with runner.transaction() if transition.spawn else nullcontext():
+                # With spawned sagas a savepoint, so that what refused can be looked up after it.
+                row = await runner.fetchrow(statement, *arguments)
         except asyncpg.UniqueViolationError as error:
             committed = await self._first_answer(runner, transition)
             if committed is not None:
