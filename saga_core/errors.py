@@ -18,7 +18,6 @@ __all__ = [
     "MissingDriverError",
     "NonRetryableError",
     "PayloadError",
-    "QueryError",
     "SagaDefinitionError",
     "SagaError",
     "SagaNotFoundError",
@@ -53,10 +52,6 @@ class TypeValidationError(SagaDefinitionError, TypeError):
 
 class PayloadError(SagaError, ValueError):
     """A value cannot be stored: not JSON, a NUL character, or over the size limit."""
-
-
-class QueryError(SagaError, ValueError):
-    """What was asked of `find` or `count` makes no sense. The text names the argument; mend it."""
 
 
 class SagaNotFoundError(SagaError, LookupError):

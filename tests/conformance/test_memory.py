@@ -17,7 +17,6 @@ from saga_testing.conformance import StoreConformance, StoreHarness
 
 
 class MemoryHarness(StoreHarness):
-    backend = "memory"
     capabilities = frozenset({Capability.WAKEUP})
     store_class: type[MemoryStore] = MemoryStore
 

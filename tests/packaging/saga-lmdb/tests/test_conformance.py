@@ -19,7 +19,6 @@ from saga_testing.conformance import StoreConformance, StoreHarness
 
 
 class LmdbHarness(StoreHarness):
-    backend = "lmdb"
     capabilities = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE})
 
     def __init__(self, path: Path) -> None:
