@@ -141,6 +141,7 @@ async def play(harness: StoreHarness) -> None:
         phases=(Phase.generate, Phase.shrink) if asked else (Phase.generate,),
         suppress_health_check=(HealthCheck.too_slow,),
         print_blob=False,
+        report_multiple_bugs=False,
     )
     try:
         await asyncio.to_thread(run_state_machine_as_test, seed(number)(Machine), settings=how)
