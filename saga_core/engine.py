@@ -435,9 +435,9 @@ class SagaEngine:
         """
         registration = self.registry.resolve(record)
         signals: Sequence[StoredSignal] = ()
-        if record.seen:
+        if record.signals:
             signals = await self.store.inbox(record.saga_id)
-        heard = tuple(signal for signal in signals if signal.seq <= record.seen)
+        heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
         return LiveSaga(record, registration, self.limits, heard)
 
     async def _give_back(self, live: LiveSaga) -> None:

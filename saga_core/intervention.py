@@ -80,13 +80,17 @@ async def intervene(
                     saga_id=saga_id,
                 ) from error
             raise
+        arrived = () if event is None else (event,)
+        known = live.seen
         try:
-            await to_the_end(
+            # A signal that nobody has heard yet may lie before the event: it must stay unseen.
+            committed = await to_the_end(
                 engine.commit(
                     live,
                     decision,
                     lease=_lease(engine, decision, drive),
-                    signals_in=() if event is None else (event,),
+                    seen=known - len(arrived),
+                    signals_in=arrived,
                     consumed=tuple(
                         event_id
                         for event_id in (sent, None if event is None else event.event_id)
@@ -103,6 +107,8 @@ async def intervene(
             if drive:
                 await engine.abandon(live)
             raise
+        if committed.signals == known + len(arrived):
+            live.seen = committed.signals
         if decision.drive and drive:
             await engine.drive(live, since=since)
         return True

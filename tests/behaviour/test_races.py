@@ -11,8 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from saga_core import Query, SagaStateError, SagaStatus, SagaStore, SagaWorker
-from saga_core.records import Held
-from saga_core.status import Direction, EntryKind
+from saga_core.commands import Command
+from saga_core.decide import Operator
+from saga_core.records import Held, Signal
+from saga_core.status import Direction, EntryKind, SignalKind
 from saga_testing import Fault, FaultyStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import Number, Story, definition, fails, retry, saga, waits
@@ -143,6 +145,23 @@ async def test_abort_that_met_no_driver_any_more_is_not_obeyed_once_more(
     kinds = [each.kind for each in after.step_history]
     assert kinds.count(EntryKind.ABORTED) == 1
     assert all(signal.consumed for signal in await store.inbox(saga_id))
+
+
+async def test_abort_that_nobody_has_heard_yet_is_obeyed_after_an_event(store: SagaStore) -> None:
+    """The event comes behind it in the inbox, and must not make it count as heard."""
+    story = Story()
+    one = saga(store, story.step(fails(times=1)), story.step(), retry_policy=retry(5))
+    saga_id = await one.start()
+    token = (await one.see(saga_id)).step_execution_token
+    faulty = FaultyStore(store)
+    command = Command(Operator(reason="told to stop")).encode()
+    abort = Signal(event_id="stop", kind=SignalKind.ABORT, payload=command)
+    faulty.between("commit", 1, lambda: store.signal(saga_id, abort))
+    other = saga(faulty, story.step(), story.step(), retry_policy=retry(5))
+    assert await other.orchestrator.notify(saga_id=saga_id, token=token, event={"n": 1})
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.FAILED
+    assert story.log == ["do step_0"]
 
 
 # --- a lost answer, and somebody else in between -------------------------------------------------
