@@ -1,18 +1,26 @@
 """The matrix: `nox` for what a contributor runs, `nox -t matrix` for all of it.
 
-| session                  | what it shows                                     | in bare `nox` |
-|--------------------------|---------------------------------------------------|---------------|
-| unit-3.x                 | the core, plugins, console; no server             | current 3.x   |
-| conformance(backend)-3.x | a store keeps the SagaStore contract              | current 3.x   |
-| crash(backend)           | kill -9 at every store call, every saga ends      | yes           |
-| sagas(backend)           | 5,000 random sagas, one judge; the seed is told   | no            |
-| types, lint              | mypy --strict; ruff, format, layers               | yes           |
-| readme                   | the README's code and the examples run as printed | yes           |
-| packaging-3.x            | the wheel alone in an empty environment           | current 3.x   |
-| third_party-3.x          | a stranger's backend, from its wheel beside ours  | no            |
-| lower_bounds             | the oldest dependencies that we say will do       | no            |
+| session                  | what it shows                                            | bare `nox` |
+|--------------------------|----------------------------------------------------------|-----------|
+| tests-3.x                | everything on every store, campaigns in their short form | this 3.x  |
+| rules                    | the table: which store keeps which rule                  | yes       |
+| unit-3.x                 | the core, the plugins and the kit; no server             | no        |
+| conformance(backend)-3.x | one store keeps the SagaStore contract                   | no        |
+| servers                  | the same on each PostgreSQL, Redis and Valkey here       | no        |
+| crash(backend)           | kill -9 at every store call, every saga ends             | no        |
+| claims                   | 1,000 due sagas, 16 processes, no double claim           | no        |
+| sagas(backend)           | 5,000 random sagas, one judge; the seed is told          | no        |
+| kit                      | the suite finds every broken store, passes a healthy one | no        |
+| third_party-3.x          | a stranger's backend, from its wheel beside ours         | no        |
+| packaging-3.x            | the wheel alone in an empty environment                  | no        |
+| readme                   | the README's code and the examples run as printed        | no        |
+| types, lint              | mypy --strict; ruff, format, layers                      | no        |
+| lower_bounds             | the oldest dependencies that we say will do              | no        |
 
-PostgreSQL needs no set-up: the tests start a server of their own, from PATH or from a wheel.
+`tests` has all that the sessions below it show, in the form that fits an everyday run; they are
+for looking at one thing, for other Pythons and servers, and for the long campaigns.
+
+Servers need no set-up: the tests start their own, from PATH or from a wheel.
 """
 
 from __future__ import annotations
@@ -28,19 +36,10 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 STORES = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
 DURABLE = ["sqlite", "postgresql", "redis"]
-PLAYED = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = [
-    f"unit-{CURRENT}",
-    *(f"conformance-{CURRENT}(backend='{store}')" for store in STORES),
-    *(f"crash(backend='{store}')" for store in DURABLE),
-    "types",
-    "lint",
-    "readme",
-    f"packaging-{CURRENT}",
-]
+nox.options.sessions = [f"tests-{CURRENT}", "rules"]
 
 # Interpreters that pyenv has built but not put on PATH.
 _pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -50,10 +49,24 @@ os.environ["PATH"] = os.pathsep.join(
 
 
 @nox.session(python=PYTHONS, tags=["matrix"])
-def unit(session: nox.Session) -> None:
-    """Run everything that needs no server."""
+def tests(session: nox.Session) -> None:
+    """Run everything, as `.ci/run` does."""
     _install(session)
-    _pytest(session, "tests", "--ignore=tests/conformance", "--ignore=tests/crash")
+    _pytest(session)
+
+
+@nox.session(tags=["matrix"])
+def rules(session: nox.Session) -> None:
+    """Print the rules of the suite by the stores that keep them; fail if one is left out."""
+    _install(session)
+    _pytest(session, "tests/conformance", "-p", "saga_testing.conformance.table")
+
+
+@nox.session(python=PYTHONS)
+def unit(session: nox.Session) -> None:
+    """Run what needs no server and takes seconds."""
+    _install(session)
+    _pytest(session, "tests/unit", "tests/plugins", "tests/kit", "tests/test_layers.py")
 
 
 @nox.session(python=PYTHONS, tags=["matrix"])
@@ -65,6 +78,18 @@ def conformance(session: nox.Session, backend: str) -> None:
 
 
 @nox.session(tags=["matrix"])
+def servers(session: nox.Session) -> None:
+    """Hold our stores to the suite on each server program that is here."""
+    _install(session)
+    told = session.run("python", "-m", "saga_testing.servers", silent=True)
+    variables = {"postgresql": "SAGA_TEST_POSTGRESQL_BIN", "redis": "SAGA_TEST_REDIS_BIN"}
+    for line in str(told).splitlines():
+        kind, version, place = line.split("\t")
+        session.log(f"{version}: {place}")
+        _pytest(session, *_tests_of(session, "conformance", kind), **{variables[kind]: place})
+
+
+@nox.session(tags=["matrix"])
 @nox.parametrize("backend", DURABLE)
 def crash(session: nox.Session, backend: str) -> None:
     """Kill workers at every store call and in every step; every saga must end."""
@@ -73,7 +98,21 @@ def crash(session: nox.Session, backend: str) -> None:
 
 
 @nox.session(tags=["matrix"])
-@nox.parametrize("backend", PLAYED)
+def claims(session: nox.Session) -> None:
+    """Let 16 processes work off 1,000 due sagas, and kill some; each claim is written down."""
+    _install(session)
+    _pytest(session, "tests/claims", "-s", SAGA_CAMPAIGN="full")
+
+
+@nox.session(tags=["matrix"])
+def kit(session: nox.Session) -> None:
+    """Test the suite itself: on every broken store, and 100 times on a healthy one."""
+    _install(session)
+    _pytest(session, "tests/kit", SAGA_CAMPAIGN="full")
+
+
+@nox.session(tags=["matrix"])
+@nox.parametrize("backend", STORES)
 def sagas(session: nox.Session, backend: str) -> None:
     """Play 5,000 random sagas on one store; SAGA_SEED repeats the plans of a run."""
     _install(session)
@@ -137,7 +176,9 @@ def lower_bounds(session: nox.Session) -> None:
     _install(session)
     project = nox.project.load_toml("pyproject.toml")["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["postgresql"], *extras["sqlite"], *extras["cli"]]
+    wanted = list(project["dependencies"])
+    for extra in ("postgresql", "redis", "sqlite", "cli"):
+        wanted += extras[extra]
     session.install(*sorted({requirement.replace(">=", "==") for requirement in wanted}))
     # What is old uses what its newer neighbours have deprecated.
     _pytest(

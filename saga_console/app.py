@@ -1,7 +1,8 @@
-"""The commands: `saga demo`, `saga db`, `saga backends`.
+"""The commands: `saga demo`, `saga copy`, `saga db`, `saga backends`.
 
-Exit codes: 0 all is well, 1 the answer is no (a migration is pending, the demo did not go as it
-should), 2 it could not be done, with one line that says why.
+Exit codes: 0 all is well, 1 the answer is no (a migration is pending, some sagas were not
+copied, the demo did not go as it should), 2 it could not be done, with one line that says why,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from saga_console.demo import run_demo
+from saga_console.move import Move, run_move
 from saga_core.errors import SagaError, StoreUrlError
 from saga_core.hookspecs import SchemaStatus
 from saga_core.plugins import available_backends, resolve_store
@@ -89,6 +91,73 @@ def demo(
         raise typer.Exit(1)
 
 
+@app.command()
+def copy(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE_URL", help="Store to copy from; it is not changed.")
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET_URL", help="Store to copy into; nothing is overwritten."),
+    ],
+    namespace: Annotated[
+        str | None, typer.Option(help="Namespace in both stores.", show_default="default")
+    ] = None,
+    to_namespace: Annotated[
+        str | None, typer.Option(help="Another namespace in the target.")
+    ] = None,
+    ended_only: Annotated[
+        bool, typer.Option("--ended-only", help="Only ended sagas; workers may go on.")
+    ] = False,
+    allow_held: Annotated[
+        bool,
+        typer.Option("--allow-held", help="Copy also sagas under a lease, together with it."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compare and count; write nothing.")
+    ] = False,
+    create_schema: Annotated[
+        bool, typer.Option("--create-schema", help="Make or upgrade the target's schema first.")
+    ] = False,
+    from_option: Annotated[
+        list[str] | None, typer.Option(help="An option of the source, key=value; repeatable.")
+    ] = None,
+    to_option: Annotated[
+        list[str] | None, typer.Option(help="An option of the target, key=value; repeatable.")
+    ] = None,
+) -> None:
+    """Copy all sagas into another store, those in flight included, and verify each.
+
+    Stop starters and workers first: a saga must never be driven in two stores. A run that broke
+    off is finished by running the same command again. Exit code 1: some sagas were not copied.
+    """
+    here, there = _options(from_option), _options(to_option)
+    if namespace is not None:
+        here["namespace"] = there["namespace"] = namespace
+    if to_namespace is not None:
+        there["namespace"] = to_namespace
+    move = Move(
+        source=source,
+        target=target,
+        source_options=here,
+        target_options=there,
+        create_schema=create_schema,
+        dry_run=dry_run,
+        ended_only=ended_only,
+        allow_held=allow_held,
+    )
+    try:
+        good = _run(run_move(move, out=console, bar=errors))
+    except KeyboardInterrupt:
+        errors.print(
+            "interrupted; what was copied is whole: run the same command again to go on",
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+    if not good:
+        raise typer.Exit(1)
+
+
 async def _schema(verb: str, url: str, pairs: list[str] | None) -> bool:
     """Run one verb of the backend's schema manager; return whether anything is pending."""
     target = resolve_store(url, **_parse(pairs or []))
@@ -114,6 +183,13 @@ def _parse(pairs: list[str]) -> dict[str, str]:
             raise StoreUrlError("-o takes key=value, as in -o namespace=orders")
         options[key] = value
     return options
+
+
+def _options(pairs: list[str] | None) -> dict[str, str]:
+    async def parse() -> dict[str, str]:
+        return _parse(pairs or [])
+
+    return _run(parse())
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

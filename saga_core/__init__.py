@@ -13,6 +13,7 @@ What is listed here is for users. Who writes a backend needs the modules `saga_c
 
 from saga_core.admin import SagaAdmin
 from saga_core.builder import SagaBuilder
+from saga_core.checking import CheckedDefinition, DefinitionReport
 from saga_core.codec import PayloadLimits
 from saga_core.copying import CopyConflictError, CopyProgress, CopyReport, copy_sagas
 from saga_core.definition import InputContext, SagaDefinition, StepRef
@@ -24,6 +25,7 @@ from saga_core.errors import (
     MissingDriverError,
     NonRetryableError,
     PayloadError,
+    QueryError,
     SagaDefinitionError,
     SagaError,
     SagaNotFoundError,
@@ -34,6 +36,7 @@ from saga_core.errors import (
     StoreUrlError,
     TypeValidationError,
 )
+from saga_core.finding import SagaPage
 from saga_core.hookspecs import Capability, ObservedEvent, hookimpl
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.plugins import BackendInfo, available_backends, open_store
@@ -52,9 +55,11 @@ __all__ = [
     "BackendNotFoundError",
     "BaseStep",
     "Capability",
+    "CheckedDefinition",
     "CopyConflictError",
     "CopyProgress",
     "CopyReport",
+    "DefinitionReport",
     "Direction",
     "EntryKind",
     "ExponentialRetry",
@@ -68,6 +73,7 @@ __all__ = [
     "PayloadError",
     "PayloadLimits",
     "Query",
+    "QueryError",
     "RetryPolicy",
     "SagaAdmin",
     "SagaAdminSnapshot",
@@ -78,6 +84,7 @@ __all__ = [
     "SagaError",
     "SagaNotFoundError",
     "SagaOrchestrator",
+    "SagaPage",
     "SagaSnapshot",
     "SagaStateError",
     "SagaStatus",

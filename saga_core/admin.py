@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Unpack
 from uuid import UUID, uuid4
 
 from saga_core.commands import Command
@@ -15,11 +16,13 @@ from saga_core.decide import (
     SkipRequested,
 )
 from saga_core.engine import SagaEngine
+from saga_core.explaining import explain
+from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
 from saga_core.names import check_label
 from saga_core.records import HistoryEntry, SagaRecord, Signal
-from saga_core.snapshot import SagaAdminSnapshot
+from saga_core.snapshot import SagaAdminSnapshot, SagaSnapshot
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.waiting import wait_until_rest
 
@@ -52,6 +55,46 @@ class SagaAdmin:
                 break
         inbox = await store.inbox(saga_id) if record.signals else ()
         return SagaAdminSnapshot.of_all(record, history, inbox)
+
+    async def find(
+        self, *, limit: int = 100, cursor: str | None = None, **conditions: Unpack[Conditions]
+    ) -> SagaPage:
+        """Return a page of the sagas for which all `conditions` hold, oldest first.
+
+        The conditions are those of `saga_core.finding.Conditions`, all of them indexed: `status`
+        (one or several), `name`, `version`, `aggregation_id`, `tag`, `error_code`,
+        `created_after`, `created_before`, `overdue_by`. A page has at most `limit` sagas, 1 to
+        1000, and a `cursor` that gives the next; it stays valid while sagas come, go and change.
+        Raises `QueryError` for a status that is none, a time without a zone, a limit out of
+        range or a cursor that no page gave.
+        """
+        query = query_of(limit=limit, cursor=cursor, **conditions)
+        return await find_page(self._engine.store, query)
+
+    def find_all(
+        self, *, page_size: int = 500, **conditions: Unpack[Conditions]
+    ) -> AsyncIterator[SagaSnapshot]:
+        """Iterate over all sagas that `find` would give, one page in memory at a time.
+
+        Raises `QueryError` at once. Not a view of one moment: what changes meanwhile is seen as it
+        is when its page is read.
+        """
+        return all_pages(self._engine.store, query_of(limit=page_size, **conditions))
+
+    async def count(self, **conditions: Unpack[Conditions]) -> int:
+        """Return for how many sagas all `conditions`, as those of `find`, hold.
+
+        Raises `QueryError`.
+        """
+        return await self._engine.store.count(query_of(**conditions))
+
+    async def explain(self, saga_id: UUID) -> str:
+        """Say in one sentence why the saga is where it is, and what it waits for.
+
+        Of the moment at which the store was read, by the store's clock, and of what is registered
+        in this process. For people: its wording is no interface. Raises `SagaNotFoundError`.
+        """
+        return explain(await self._engine.store.load(saga_id), self._engine.registry)
 
     async def retry_step(
         self,

@@ -58,7 +58,7 @@ from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.writing import settle, to_the_end
 
-__all__ = ["SagaEngine", "is_suspect"]
+__all__ = ["SUSPECT_AFTER", "SagaEngine", "is_suspect"]
 
 logger = logging.getLogger("saga_core")
 

@@ -18,6 +18,7 @@ __all__ = [
     "MissingDriverError",
     "NonRetryableError",
     "PayloadError",
+    "QueryError",
     "SagaDefinitionError",
     "SagaError",
     "SagaNotFoundError",
@@ -52,6 +53,10 @@ class TypeValidationError(SagaDefinitionError, TypeError):
 
 class PayloadError(SagaError, ValueError):
     """A value cannot be stored: not JSON, a NUL character, or over the size limit."""
+
+
+class QueryError(SagaError, ValueError):
+    """What was asked of `find` or `count` makes no sense. The text names the argument; mend it."""
 
 
 class SagaNotFoundError(SagaError, LookupError):

@@ -66,7 +66,7 @@ class Capability(StrEnum):
     DURABLE = "durable"
     """What was acknowledged survives the death of the process."""
     TRANSACTION = "transaction"
-    """A step may write business rows in the store's own transaction."""
+    """A step may write business rows in the store's own transaction. No rule asks for it yet."""
 
 
 class StoreOptions(BaseModel):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from saga_core.checking import DefinitionReport, check_definitions
 from saga_core.codec import PayloadLimits, decode_json, encode_json
 from saga_core.decide import EventArrived, Happened, Started, decide
 from saga_core.definition import SagaDefinition
@@ -217,6 +218,16 @@ class SagaOrchestrator:
         store ever more slowly, at least twice a second, for those elsewhere.
         """
         return await wait_until_rest(self.engine, saga_id, timeout)
+
+    async def check_definitions(self) -> DefinitionReport:
+        """Return which definitions the active sagas in the store need, and whether all are here.
+
+        For a deploy: register what the new code registers, ask, and stop unless `report.ok`. Sagas
+        whose definition is not registered, or has changed, would wait until somebody registers it.
+        Reads every active saga once, one page in memory at a time; changes nothing. What is
+        started meanwhile may be missed.
+        """
+        return await check_definitions(self.store, self.engine.registry)
 
     async def _abandon(self, new: NewSaga) -> None:
         """Give back a saga whose starter was cancelled while it was being written."""

@@ -86,6 +86,14 @@ class Registry:
             )
         return registration
 
+    def get(self, name: str, version: str) -> Registration | None:
+        """Return what is registered under a name and version, if anything is."""
+        return self._by_key.get((name, version))
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the registered versions of a name, in the order of their registration."""
+        return tuple(version for known, version in self._by_key if known == name)
+
     def knows(self, record: SagaRecord) -> bool:
         """Tell whether this process can drive the saga."""
         key = (record.saga_name, record.definition_version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -157,6 +157,9 @@ def _cursor(record: SagaRecord) -> str:
 def _read_cursor(cursor: str) -> _Place:
     try:
         created_at, saga_id = json.loads(cursor)
-        return str(instant(datetime.fromisoformat(created_at))), str(UUID(saga_id))
-    except (ValueError, TypeError, AttributeError):
+        moment, place = datetime.fromisoformat(created_at), UUID(saga_id)
+        if moment.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return str(instant(moment.astimezone(UTC))), str(place)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise PayloadError("the cursor is not one that an earlier page gave") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -179,6 +179,12 @@ def cursor_of(record: SagaRecord) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """Read what `cursor_of` wrote. Raises `ValueError`."""
-    created_at, saga_id = json.loads(cursor)
-    return datetime.fromisoformat(created_at), UUID(saga_id)
+    """Read what `cursor_of` wrote. Raises `ValueError` for anything else."""
+    try:
+        created_at, saga_id = json.loads(cursor)
+        moment, place = datetime.fromisoformat(created_at), UUID(saga_id)
+        if moment.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return moment.astimezone(UTC), place
+    except (TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError("not a cursor") from error

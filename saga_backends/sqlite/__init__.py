@@ -7,7 +7,12 @@ from contextlib import asynccontextmanager
 
 from saga_backends.sqlite.connection import Database
 from saga_backends.sqlite.options import SqliteOptions
-from saga_backends.sqlite.schema import Migrations, check_schema, upgrade_schema
+from saga_backends.sqlite.schema import (
+    Migrations,
+    check_schema,
+    refuse_missing_file,
+    upgrade_schema,
+)
 from saga_backends.sqlite.store import SqliteStore
 from saga_core.hookspecs import BackendSpec, Capability, hookimpl
 
@@ -21,8 +26,10 @@ async def open_sqlite(
     """Open the file, make or upgrade its schema unless `create_schema` is False, and close.
 
     `sqlite://` and `sqlite:///:memory:` are a database that nobody else sees and that ends with
-    the block.
+    the block. With `create_schema=False` a missing file is a `SchemaError`, and is not made.
     """
+    if create_schema is False:
+        refuse_missing_file(url)
     database = await Database.open(url, options)
     try:
         if create_schema is not False:

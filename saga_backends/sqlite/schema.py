@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from functools import cache
 from importlib import resources
 
-from saga_backends.sqlite.connection import Database
+from saga_backends.sqlite.connection import REMEDY, Database, database_path
 from saga_backends.sqlite.options import SqliteOptions
 from saga_core.errors import SchemaError
 from saga_core.hookspecs import SchemaStatus
 
-__all__ = ["Migrations", "check_schema", "migrations", "upgrade_schema"]
+__all__ = ["Migrations", "check_schema", "migrations", "refuse_missing_file", "upgrade_schema"]
 
 FORMAT = 1
 """The format of what this library writes. A schema may demand a newer one."""
@@ -50,6 +51,13 @@ def _versions(db: sqlite3.Connection) -> tuple[int, int]:
         "SELECT coalesce(max(version), 0), coalesce(max(oldest_format), 0) FROM saga_schema"
     ).fetchone()
     return row[0], row[1]
+
+
+def refuse_missing_file(url: str) -> None:
+    """Raise `SchemaError` if there is no file: SQLite would make an empty one on opening."""
+    path = database_path(url)
+    if path != ":memory:" and not os.path.exists(path):
+        raise SchemaError(f"sqlite:///{path}: there is no such file. {REMEDY}")
 
 
 async def check_schema(database: Database) -> None:

@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from saga_core.records import Due, Held, Registered
+import pytest
+
+from saga_core.records import Due, Held, Lease, LeaseAction, Registered
 from saga_core.status import Direction, SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
@@ -208,3 +210,35 @@ class ClaimRules(Topic):
     async def test_next_due_is_zero_while_work_is_left(self, store: SagaStore) -> None:
         await due_in_lane(store, Direction.FORWARD, 3)
         assert (await claim(store, limit=2)).next_due == timedelta(0)
+
+    async def test_lane_is_the_direction_whatever_the_status(self, store: SagaStore) -> None:
+        await due_in_lane(store, Direction.FORWARD, 4)
+        waits = state_of(SagaStatus.SUSPENDED, direction=Direction.ROLLBACK)
+        back = [new_saga(state=waits) for _ in range(2)]
+        for new in back:
+            await store.create(new)
+        found = {one.saga_id for one in (await claim(store, limit=2)).records}
+        assert len(found & {new.saga_id for new in back}) == 1
+
+    async def test_only_the_answer_to_a_claim_tells_that_it_was_a_reclaim(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        assert (await claim_one(store)).reclaimed
+        assert not (await store.load(record.saga_id)).reclaimed
+
+    async def test_large_claim_takes_all_or_says_that_there_is_more(self, store: SagaStore) -> None:
+        await due_in_lane(store, Direction.FORWARD, 40)
+        claims = await claim(store, limit=50)
+        assert len(claims.records) == 40 or claims.next_due == timedelta(0)
+
+    @pytest.mark.parametrize("lease", [Lease(OTHER, LEASE), LeaseAction.RELEASE])
+    async def test_every_commit_forgets_reclaims(
+        self, store: SagaStore, harness: StoreHarness, lease: Lease | LeaseAction
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        claimed = await claim_one(store)
+        await store.commit(commit_of(claimed, lease=lease, due=Due(delay=HOUR)))
+        assert (await store.load(record.saga_id)).reclaims == 0

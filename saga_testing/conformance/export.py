@@ -17,6 +17,7 @@ from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
+    LEASE,
     ME,
     accepted,
     claim,
@@ -156,3 +157,13 @@ class ExportRules(Topic):
     async def test_unknown_saga_cannot_be_exported(self, store: SagaStore) -> None:
         with pytest.raises(SagaNotFoundError):
             await store.export(uuid4())
+
+    async def test_restored_saga_keeps_its_reclaims(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, LEASE)
+        await claim(store)
+        async with harness.open(namespace="elsewhere") as other:
+            await other.restore(await store.export(record.saga_id))
+            assert (await other.load(record.saga_id)).reclaims == 1

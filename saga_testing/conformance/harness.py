@@ -24,6 +24,8 @@ class StoreHarness(ABC):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     """Which optional topics run. Declare what `BackendSpec.capabilities` declares."""
+    backend: ClassVar[str | None] = None
+    """The entry-point name of the store's backend, if it is published: the kit then compares."""
 
     @abstractmethod
     def open(self, *, namespace: str = "default") -> AbstractAsyncContextManager[SagaStore]:

@@ -77,3 +77,15 @@ class HistoryRules(Topic):
         await store.commit(commit_of(record, history=entries))
         outputs = (await store.load(record.saga_id)).outputs
         assert [(one.step_id, one.output) for one in outputs] == [("a", '{"n":2}'), ("b", "null")]
+
+    async def test_limit_of_nothing_reads_nothing(self, store: SagaStore) -> None:
+        record = (await store.create(leased(history=(entry(), entry())))).record
+        assert not await store.history(record.saga_id, limit=0)
+        assert not await store.history(record.saga_id, after=1, limit=0)
+
+    async def test_every_output_is_brought_however_many(self, store: SagaStore) -> None:
+        done = tuple(entry(output=str(n)) for n in range(30))
+        record = (await store.create(leased())).record
+        await store.commit(commit_of(record, history=done))
+        outputs = (await store.load(record.saga_id)).outputs
+        assert [one.output for one in outputs] == [one.output for one in done]

@@ -185,3 +185,10 @@ class LeaseRules(Topic):
         held = [Held(record.saga_id, 1), Held(uuid4(), 1)]
         await store.release(ME, held, delay=timedelta(0))
         assert await unchanged(store, record.saga_id, before)
+
+    async def test_renewal_may_bring_the_end_nearer(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.renew(ME, [Held(record.saga_id, 1)], LEASE / 5)
+        after = await store.load(record.saga_id)
+        assert after.due_at is not None
+        assert after.due_at - after.now <= LEASE / 5

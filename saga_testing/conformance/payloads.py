@@ -90,3 +90,11 @@ class PayloadRules(Topic):
             return
         assert await unchanged(store, record.saga_id, before)
         assert await store.count(Query()) == 1
+
+    async def test_long_error_is_kept(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        said = "ValueError: " + "é" * 4096
+        state = replace(record.state, last_error=said)
+        await store.commit(commit_of(record, state=state, history=(entry(error=said),)))
+        assert (await store.load(record.saga_id)).state.last_error == said
+        assert [one.error for one in await store.history(record.saga_id)] == [said]

@@ -21,10 +21,12 @@ from saga_testing.conformance.sagas import (
     claim_one,
     commit_of,
     ended,
+    entry,
     event,
     leased,
     new_saga,
     one_of,
+    parked,
 )
 from saga_testing.conformance.topic import Topic
 from saga_testing.conformance.transitions import unchanged
@@ -171,9 +173,7 @@ class RepeatRules(Topic):
         again = await claim(store, claim_id=claim_id)
         assert [record.saga_id for record in again.records] == [two.saga_id]
 
-    async def test_repeated_claim_is_known_after_a_later_claim_of_the_same_worker(
-        self, store: SagaStore
-    ) -> None:
+    async def test_repeated_claim_is_known_while_its_lease_is_held(self, store: SagaStore) -> None:
         """Tasks of one process claim side by side, and any of them may lose its answer."""
         for _ in range(2):
             await store.create(new_saga())
@@ -183,6 +183,9 @@ class RepeatRules(Topic):
         again = await claim(store, limit=1, claim_id=claim_id)
         assert one_of(again.records).saga_id == one_of(first.records).saga_id
         assert one_of(again.records).version == one_of(first.records).version
+        committed = await store.commit(commit_of(one_of(again.records)))
+        once_more = await claim(store, limit=1, claim_id=claim_id)
+        assert [one.version for one in once_more.records] == [committed.version]
 
     async def test_claim_id_of_another_worker_is_not_ours(self, store: SagaStore) -> None:
         await store.create(new_saga())
@@ -223,3 +226,14 @@ class RepeatRules(Topic):
         await store.commit(commit_of(record, signals_in=(sent,)))
         assert (await store.signal(record.saga_id, sent)).duplicate
         assert len(await store.inbox(record.saga_id)) == 1
+
+    async def test_repeated_commit_of_a_release_still_stands(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        transition = parked(record)
+        await store.commit(transition)
+        assert (await repeat(store, transition)).held
+
+    async def test_repeated_create_brings_the_outputs(self, store: SagaStore) -> None:
+        new = leased(history=(entry(),))
+        await store.create(new)
+        assert [one.output for one in (await store.create(new)).record.outputs] == [entry().output]

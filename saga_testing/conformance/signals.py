@@ -9,10 +9,12 @@ import pytest
 
 from saga_core.errors import SagaNotFoundError
 from saga_core.records import Due, LeaseAction
-from saga_core.status import SagaStatus
+from saga_core.status import SagaStatus, SignalKind
 from saga_core.store import SagaStore
+from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
+    LEASE,
     claim,
     claim_one,
     commit_of,
@@ -147,3 +149,21 @@ class SignalRules(Topic):
         after = await store.load(record.saga_id)
         assert committed.signals == 1
         assert after.due_at == record.due_at
+
+    @pytest.mark.parametrize("kind", list(SignalKind))
+    async def test_kind_of_a_signal_is_kept(self, store: SagaStore, kind: SignalKind) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, replace(event(), kind=kind))
+        arrived = replace(event(), kind=kind)
+        await store.commit(commit_of(record, seen=1, signals_in=(arrived,)))
+        assert [one.kind for one in await store.inbox(record.saga_id)] == [kind, kind]
+
+    async def test_signal_leaves_an_expired_lease_to_its_holder(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        # A claim, not the clock, ends a holder: until then it is his next commit that tells.
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, 2 * LEASE)
+        before = await store.load(record.saga_id)
+        assert (await store.signal(record.saga_id, event())).held
+        assert (await store.load(record.saga_id)).due_at == before.due_at

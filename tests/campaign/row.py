@@ -51,10 +51,11 @@ class Row:
         self.consumed: set[str] = set()
         self.entries: list[tuple[int, NewEntry]] = []
         """What the history must hold, each with its version."""
-        self.told: dict[str, int] = {}
-        """The version that each worker was last told it holds."""
-        self.heard: dict[str, int] = {}
-        """How many signals each worker was last told of."""
+        self.told: dict[tuple[str, int], int] = {}
+        """The version that each worker was last told it holds, by fence: when a lease ends, another
+        task of the same process may claim the saga while the first still drives it."""
+        self.heard: dict[tuple[str, int], int] = {}
+        """How many signals each worker was then told of."""
         self.lost: set[tuple[str, int]] = set()
         """Workers with the fence under which they know that they hold the saga no more."""
         self._fences: dict[int, int] = {}
@@ -307,13 +308,13 @@ class Row:
         return None if due is None or due.delay is None else self.now + due.delay
 
     def _tell(self, worker: str) -> None:
-        self.told[worker] = self.version
-        self.heard[worker] = len(self.signals)
+        self.told[worker, self.fence] = self.version
+        self.heard[worker, self.fence] = len(self.signals)
 
     def _lose(self, worker: str, fence: int) -> None:
         if self._is_ours(worker, fence):
             return  # another task of the same process holds it
-        self.told.pop(worker, None)
+        self.told.pop((worker, fence), None)
         self.lost.add((worker, fence))
 
     def _is_ours(self, worker: str, fence: int) -> bool:

@@ -46,19 +46,3 @@ async def test_no_false_alarm_in_clean_runs() -> None:
             campaign = Campaign(seed=lot, size=LOT)
             report = campaign.report("memory", await campaign.run(store, harness))
         assert not report, report
-
-
-async def test_failure_names_its_seed_and_replays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    bugs_in_rules.retry_counter_not_reset(monkeypatch)
-    told: list[tuple[int, list[str]]] = []
-    for only in (None, "first guilty"):
-        harness = MemoryHarness()
-        async with harness.open() as store:
-            campaign = Campaign(seed=3, size=LOT, only=told[0][0] if only else None)
-            verdicts = await campaign.run(store, harness)
-        guilty = next(verdict for verdict in verdicts if verdict.violations)
-        told.append((guilty.number, guilty.violations))
-        report = campaign.report("memory", verdicts)
-        assert f"SAGA_SEED=3 SAGA_ONLY={guilty.number} python -m pytest '" in report
-        assert ("and went like this" in report) is (only is not None)
-    assert told[0] == told[1]

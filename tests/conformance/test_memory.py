@@ -17,6 +17,7 @@ from saga_testing.conformance import StoreConformance, StoreHarness
 
 
 class MemoryHarness(StoreHarness):
+    backend = "memory"
     capabilities = frozenset({Capability.WAKEUP})
     store_class: type[MemoryStore] = MemoryStore
 

@@ -20,6 +20,7 @@ SCHEMA = "conformance"
 
 
 class PostgresqlHarness(StoreHarness):
+    backend = "postgresql"
     capabilities = frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE})
 
     def __init__(self, url: str) -> None:

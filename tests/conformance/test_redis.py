@@ -34,6 +34,7 @@ end
 
 
 class RedisHarness(StoreHarness):
+    backend = "redis"
     capabilities = frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE})
 
     def __init__(self, url: str, *, admin: str | None = None) -> None:

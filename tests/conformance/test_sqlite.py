@@ -18,6 +18,7 @@ from saga_testing.conformance import StoreConformance, StoreHarness
 
 
 class SqliteHarness(StoreHarness):
+    backend = "sqlite"
     capabilities = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE})
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -91,24 +90,26 @@ async def test_run_that_broke_off_at_any_call_is_finished_by_the_next(
     empty: OpenEmpty, kind: str, fault: Fault
 ) -> None:
     calls = await _calls_of_a_run()
-    assert len(calls) > 25
-    every = 1 if kind == "memory" else 4  # no multiple of the three calls per saga
-    finished = 0
+    every = 4  # no multiple of the three calls per saga
+    if fault is Fault.AFTER:
+        # The first look for each saga answers that it is unknown: an error, which cannot be lost.
+        calls = [call for call in calls if call[:2] != ("target", "export") or call[2] % 2 == 0]
+        every = 3  # of two calls per saga
+    assert len(calls) > 20
+    if kind == "memory":
+        every = 1
     for side, method, ordinal in calls[::every]:
         old, new = MemoryStore(), await empty(kind)
         ids = await live(old)
         stores = {"source": FaultyStore(old), "target": FaultyStore(new)}
         stores[side].fail(method, ordinal, fault)
 
-        # Not the answer that a saga is unknown, which is an error already and cannot be lost.
-        with contextlib.suppress(StoreUnavailableError):
+        with pytest.raises(StoreUnavailableError):
             await copy_sagas(stores["source"], stores["target"])
-            finished += 1
         report = await copy_sagas(stores["source"], stores["target"])
 
         assert report.copied + report.already_there == report.total == len(ids)
         assert await same(old, new, ids), (side, method, ordinal)
-    assert finished == 0 if fault is Fault.BEFORE else finished < len(calls[::every]) / 2
 
 
 async def test_lost_store_names_the_saga_it_was_lost_with() -> None:

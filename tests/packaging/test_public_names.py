@@ -10,6 +10,7 @@ PROMISED = """
     RetryPolicy NoRetry FixedRetry ExponentialRetry
     SagaOrchestrator SagaEngine SagaAdmin SagaWorker
     SagaStatus SagaSnapshot SagaAdminSnapshot
+    SagaPage QueryError DefinitionReport CheckedDefinition
     SagaStore open_store available_backends
     copy_sagas CopyReport CopyConflictError CopyProgress
     SagaError SagaDefinitionError TypeValidationError SagaNotFoundError

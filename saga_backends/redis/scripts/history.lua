@@ -8,4 +8,5 @@
 local id, after, limit = take(), take_number(), take_number()
 local wrong = foreign(HISTORY .. id, 'list')
 if wrong then return wrong end
+if limit < 1 then return { 'entries', {} } end
 return { 'entries', redis.call('LRANGE', HISTORY .. id, after, after + limit - 1) }

@@ -211,4 +211,12 @@ BUGS = (
         "if False:",
         "test_existing_id_is_not_restored",
     ),
+    Bug(
+        "a restored saga was never reclaimed",
+        "restore",
+        "    row.history = list(export.history)\n",
+        "    row.history = list(export.history)\n"
+        "    row.record = replace(row.record, reclaims=0)\n",
+        "test_restored_saga_keeps_its_reclaims",
+    ),
 )

@@ -84,4 +84,18 @@ BUGS = (
         "row.inbox[:]",
         "test_inbox_is_read_on_from_a_number",
     ),
+    Bug(
+        "every signal is an event",
+        "_append_signal",
+        "kind=signal.kind",
+        "kind=type(signal.kind).EVENT",
+        "test_kind_of_a_signal_is_kept",
+    ),
+    Bug(
+        "an expired lease is nobody's for a signal",
+        "signal",
+        "is_held = record.worker is not None",
+        "is_held = record.worker is not None and record.due_at > self._now()",
+        "test_signal_leaves_an_expired_lease_to_its_holder",
+    ),
 )

@@ -162,4 +162,25 @@ BUGS = (
         "row.record.worker",
         "test_release_by_somebody_else_changes_nothing",
     ),
+    Bug(
+        "the lane is told by the status",
+        "_store",
+        "record.due_at, record.state.direction",
+        "record.due_at, int(record.state.status != 'COMPENSATING')",
+        "test_lane_is_the_direction_whatever_the_status",
+    ),
+    Bug(
+        "a large claim takes a part and does not say so",
+        "claim_due",
+        "self._pick(limit, ",
+        "self._pick(min(limit, 32), ",
+        "test_large_claim_takes_all_or_says_that_there_is_more",
+    ),
+    Bug(
+        "a lease is never shorter than five minutes",
+        "renew",
+        "    renewed = {}\n",
+        "    renewed = {}\n    lease = max(lease, timedelta(minutes=5))\n",
+        "test_renewal_may_bring_the_end_nearer",
+    ),
 )

@@ -19,6 +19,7 @@ from saga_testing.conformance import StoreConformance, StoreHarness
 
 
 class LmdbHarness(StoreHarness):
+    backend = "lmdb"
     capabilities = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE})
 
     def __init__(self, path: Path) -> None:

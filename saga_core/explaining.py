@@ -1,0 +1,232 @@
+"""Say why a saga is where it is: one true sentence, of a record and what is registered here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from saga_core.codec import decode_json
+from saga_core.decide import WORKER_LOST
+from saga_core.engine import SUSPECT_AFTER, is_suspect
+from saga_core.errors import PayloadError
+from saga_core.records import SagaRecord
+from saga_core.registry import Registry
+from saga_core.status import Direction, SagaStatus
+
+__all__ = ["explain"]
+
+LONGEST_ERROR = 300
+"""Characters of an error that a sentence bears; the snapshot has all of it."""
+
+
+def explain(record: SagaRecord, registry: Registry) -> str:
+    """Return the sentence. Pure; it speaks of the moment at which the store was read."""
+    state = record.state
+    if state.status.is_terminal:
+        said = _ended(record, registry)
+    elif record.is_held:
+        said = _held(record)
+    elif record.worker is not None:
+        said = _expired(record, registry)
+    elif state.status is SagaStatus.STUCK:
+        said = _stuck(record, registry)
+    elif record.due_at is not None and record.due_at <= record.now:
+        said = _due(record, registry)
+    else:
+        said = _waits(record, registry)
+    return f"Saga {record.saga_id} {said}."
+
+
+# --- each situation ------------------------------------------------------------------------------
+
+
+def _ended(record: SagaRecord, registry: Registry) -> str:
+    state = record.state
+    said = f"ended as {state.status}, last changed at {_time(record.updated_at)}"
+    if state.status is SagaStatus.COMPLETED:
+        return f"{said}: all its steps are done"
+    if state.status is SagaStatus.COMPENSATED:
+        undone = f"{said}: every completed step that can be undone has been undone"
+        return undone + _last_error(record)
+    where = f" while {_work(record)} was current" if state.step_id is not None else ""
+    said = f"{said}{where}{_last_error(record)}"
+    if not _readable(record):
+        return f"{said}; its initial_data cannot be read, so it stays so"
+    ways = []
+    if state.direction is Direction.FORWARD:
+        ways.append("retry_step goes on with it")
+    if record.outputs:
+        ways.append("compensate_step rolls back what was done")
+    return f"{said}; {_ways(record, registry, ways)}" if ways else said
+
+
+def _held(record: SagaRecord) -> str:
+    said = (
+        f"is {record.state.status}: worker {record.worker} drives it, at {_attempt(record)}, "
+        f"and holds its lease until {_when(record, record.due_at)}"
+    )
+    return said + _suspicion(record)
+
+
+def _expired(record: SagaRecord, registry: Registry) -> str:
+    said = (
+        f"is {record.state.status} at {_attempt(record)}: the lease of worker {record.worker} "
+        f"ended at {_when(record, record.due_at)} and nobody has taken the saga over"
+    )
+    return said + _suspicion(record) + _next_driver(record, registry)
+
+
+def _stuck(record: SagaRecord, registry: Registry) -> str:
+    back = record.state.direction is Direction.ROLLBACK
+    ways = ["retry_step"] if back else ["retry_step", "skip_step"]
+    if record.outputs:
+        ways.append("compensate_step")
+    ways.append("abort")
+    said = (
+        f"is STUCK at {_work(record)}{_last_error(record)}, last changed at "
+        f"{_time(record.updated_at)}"
+    )
+    if record.due_at is not None:
+        said += ", and due to hear what was sent to it"
+    needed = f"it needs a person: {', '.join(ways[:-1])} or {ways[-1]} ends that"
+    if not _readable(record):
+        needed = (
+            "its initial_data cannot be read, so it needs a person to abort it, or to mend it in "
+            "the store"
+        )
+    return f"{said}; {_ways(record, registry, [needed])}"
+
+
+def _due(record: SagaRecord, registry: Registry) -> str:
+    said = (
+        f"is {record.state.status} and due since {_when(record, record.due_at)} for "
+        f"{_attempt(record)}{_cause(record)}"
+    )
+    return said + _suspicion(record) + _next_driver(record, registry)
+
+
+def _waits(record: SagaRecord, registry: Registry) -> str:
+    state = record.state
+    until = "" if record.due_at is None else _when(record, record.due_at)
+    back = state.direction is Direction.ROLLBACK
+    said = f"is {state.status} and {'its rollback ' if back else ''}waits "
+    if state.waiting_for is not None:
+        latest = f", until {until} at the latest" if until else ""
+        said += f"for {state.waiting_for}{latest}, at {_attempt(record)}"
+    elif not until:
+        said += (
+            f"at {_attempt(record)} without anything that would wake it, which no store should "
+            "have accepted; only a command moves it"
+        )
+    else:
+        said += f"until {until} for {_attempt(record)}"
+    gap = _gap(record, registry)
+    return said + _cause(record) + _suspicion(record) + (f"; {gap}" if gap else "")
+
+
+# --- pieces --------------------------------------------------------------------------------------
+
+
+def _work(record: SagaRecord) -> str:
+    state = record.state
+    step = f"step '{state.step_id}'"
+    return f"undoing {step}" if state.direction is Direction.ROLLBACK else step
+
+
+def _attempt(record: SagaRecord) -> str:
+    return f"attempt {record.state.attempt + 1} of {_work(record)}"
+
+
+def _cause(record: SagaRecord) -> str:
+    """Say what the attempts before failed of, if there were any and the record knows."""
+    state = record.state
+    if not state.attempt:
+        return ""
+    if state.direction is Direction.ROLLBACK:
+        # The record keeps what the saga failed of; what the compensation did is in the history.
+        return f", after {_times(state.attempt, 'failed attempt')}"
+    if state.last_error is None or state.error_code == WORKER_LOST:
+        return ""
+    return f", because attempt {state.attempt} failed with {_short(state.last_error)}"
+
+
+def _last_error(record: SagaRecord) -> str:
+    error = record.state.last_error
+    return "" if error is None else f", with the last error {_short(error)}"
+
+
+def _suspicion(record: SagaRecord) -> str:
+    if not is_suspect(record):
+        return ""
+    if record.reclaims >= SUSPECT_AFTER:
+        lost = f"it was taken over {_times(record.reclaims, 'time')} since its last commit"
+    else:
+        lost = "workers were lost with it before"
+    return f"; {lost}, so it is a suspect, driven apart from other suspects"
+
+
+def _next_driver(record: SagaRecord, registry: Registry) -> str:
+    gap = _gap(record, registry)
+    if gap is not None:
+        return f"; nobody here can drive it, because {gap}"
+    return "; it waits for a worker to claim it"
+
+
+def _ways(record: SagaRecord, registry: Registry, ways: list[str]) -> str:
+    gap = _gap(record, registry)
+    said = ", ".join(ways)
+    return said if gap is None else f"{said}, but not from here, because {gap}"
+
+
+def _gap(record: SagaRecord, registry: Registry) -> str | None:
+    """Say why this process cannot drive the saga; None if it can."""
+    name, version = record.saga_name, record.definition_version
+    registration = registry.get(name, version)
+    if registration is None:
+        others = ", ".join(f"'{each}'" for each in registry.versions(name))
+        there = f"only version {others} is" if others else "no version is"
+        return f"'{name}' version '{version}' is not registered here ({there})"
+    differences = registration.definition.differences(record.fingerprint)
+    if not differences:
+        return None
+    return (
+        f"the definition of '{name}' version '{version}' that is registered here differs from "
+        f"the one it was started with: {'; '.join(differences)}"
+    )
+
+
+def _readable(record: SagaRecord) -> bool:
+    try:
+        decode_json(record.data, what="initial_data")
+    except PayloadError:
+        return False
+    return True
+
+
+def _short(error: str) -> str:
+    line = " ".join(error.split())
+    if len(line) > LONGEST_ERROR:
+        line = line[: LONGEST_ERROR - 3] + "..."
+    return f"'{line}'"
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC).isoformat(sep=' ', timespec='milliseconds')[:-6]} UTC"
+
+
+def _when(record: SagaRecord, moment: datetime | None) -> str:
+    if moment is None:
+        return "an unknown time"
+    away = moment - record.now
+    if away < timedelta(0):
+        return f"{_time(moment)} ({_duration(-away)} ago)"
+    return f"{_time(moment)} (in {_duration(away)})" if away else f"{_time(moment)} (now)"
+
+
+def _duration(length: timedelta) -> str:
+    if length < timedelta(minutes=1):
+        return f"{length.total_seconds():.3g} s"
+    return str(timedelta(seconds=int(length.total_seconds())))
