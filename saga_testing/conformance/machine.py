@@ -31,7 +31,7 @@ from saga_core.records import LeaseAction, Query, SagaExport, SagaRecord, Transi
 from saga_core.status import SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
-from saga_testing.conformance.model import Saga
+from saga_testing.conformance.modelled import Saga
 from saga_testing.conformance.moves import (
     KEYS,
     KINDS,

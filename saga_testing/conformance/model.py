@@ -11,7 +11,7 @@ are hours, so the seconds that a run takes do not matter.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -27,9 +27,6 @@ from saga_core.records import (
     Committed,
     Created,
     Held,
-    Lease,
-    LeaseAction,
-    NewEntry,
     NewSaga,
     Receipt,
     Registered,
@@ -39,63 +36,10 @@ from saga_core.records import (
     Signal,
     Transition,
 )
-from saga_core.status import Direction, SagaStatus
+from saga_core.status import Direction
+from saga_testing.conformance.modelled import NOW, TOLERANCE, Saga, about, born, committed
 
-__all__ = ["Model", "Saga", "about"]
-
-NOW = timedelta(0)
-TOLERANCE = timedelta(minutes=10)
-"""Far more than a run takes, far less than the hour that times differ by."""
-
-
-def about(found: timedelta | None, wanted: timedelta | None) -> bool:
-    """Tell whether two durations are the same but for the time that a run takes."""
-    if found is None or wanted is None:
-        return found is wanted
-    return abs(found - wanted) < TOLERANCE
-
-
-@dataclass(slots=True)
-class Saga:
-    """One saga. `due`, `created` and `updated` are from now."""
-
-    new: NewSaga
-    state: SagaState
-    tags: tuple[str, ...]
-    worker: str | None
-    fence: int
-    due: timedelta | None
-    version: int = 1
-    seen: int = 0
-    reclaims: int = 0
-    reclaimed: bool = False
-    claim_id: UUID | None = None
-    created: timedelta = NOW
-    updated: timedelta = NOW
-    history: list[tuple[int, UUID | None, NewEntry]] = field(default_factory=list)
-    inbox: list[tuple[Signal, bool]] = field(default_factory=list)
-    commits: dict[UUID, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> Registered:
-        return Registered(self.new.saga_name, self.new.definition_version, self.new.fingerprint)
-
-    @property
-    def is_due(self) -> bool:
-        return self.due is not None and self.due <= NOW
-
-    @property
-    def is_stranded(self) -> bool:
-        rests = not self.state.active or self.state.status is SagaStatus.STUCK
-        return not rests and self.due is None and self.state.waiting_for is None
-
-    def age(self, by: timedelta) -> None:
-        self.created -= by
-        self.updated -= by
-        self.due = None if self.due is None else self.due - by
-
-    def knows(self, event_id: str) -> bool:
-        return any(signal.event_id == event_id for signal, _ in self.inbox)
+__all__ = ["Model"]
 
 
 class Model:
@@ -115,13 +59,13 @@ class Model:
 
     def create(self, new: NewSaga, answer: Created | SagaError) -> None:
         known = self.sagas.get(new.saga_id)
-        if known is not None and _born(new).is_stranded and isinstance(answer, SagaStateError):
+        if known is not None and born(new).is_stranded and isinstance(answer, SagaStateError):
             return  # of a known id and a saga that is refused whatever its id, either may win
         refusals = [] if known is not None else self._refusals_of_new(new, self.sagas)
         if _refused(answer, refusals):
             return
         if known is None:
-            self.sagas[new.saga_id] = _born(new)
+            self.sagas[new.saga_id] = born(new)
         assert isinstance(answer, Created)
         assert answer.created is (known is None), f"created={answer.created}"
         self.same_record(answer.record)
@@ -138,12 +82,12 @@ class Model:
                     f"{answer!r} to version {sent.expected_version} of {saga.version}"
                 )
                 return
-            after = _committed(saga, sent)
+            after = committed(saga, sent)
             if _refused(answer, self._refusals_of_commit(saga, after, sent)):
                 return
             self.sagas[sent.saga_id] = saga = after
             for new in sent.spawn:
-                self.sagas.setdefault(new.saga_id, _born(new))
+                self.sagas.setdefault(new.saga_id, born(new))
             known = saga.commits[sent.commit_id]
         version, fence = known
         held = saga.version == version
@@ -161,12 +105,12 @@ class Model:
         for new in sent.spawn:
             if new.saga_id not in sagas:
                 found += self._refusals_of_new(new, sagas)
-                sagas[new.saga_id] = _born(new)
+                sagas[new.saga_id] = born(new)
         return found
 
     def _refusals_of_new(self, new: NewSaga, sagas: Mapping[UUID, Saga]) -> list[SagaError]:
         found = _taken(new, new.state, sagas)
-        return [*found, SagaStateError("stranded")] if _born(new).is_stranded else found
+        return [*found, SagaStateError("stranded")] if born(new).is_stranded else found
 
     # --- the work queue -------------------------------------------------------------------------
 
@@ -348,51 +292,6 @@ class Model:
             for seq, (one, consumed) in enumerate(saga.inbox, start=1)
         ]
         assert inbox == sent, f"inbox {inbox} instead of {sent}"
-
-
-def _born(new: NewSaga) -> Saga:
-    lease, due = new.lease, None if new.due is None else new.due.delay
-    return Saga(
-        new=new,
-        state=new.state,
-        tags=new.tags,
-        worker=None if lease is None else lease.worker,
-        fence=0 if lease is None else 1,
-        due=due if lease is None else lease.duration,
-        history=[(1, None, entry) for entry in new.history],
-    )
-
-
-def _committed(saga: Saga, sent: Transition) -> Saga:
-    """Return the saga after a commit that is not refused."""
-    version = saga.version + 1
-    inbox = [*saga.inbox, *((signal, False) for signal in sent.signals_in)]
-    after = Saga(
-        new=saga.new,
-        state=sent.state,
-        tags=saga.tags if sent.tags is None else sent.tags,
-        worker=saga.worker,
-        fence=saga.fence,
-        due=saga.due,
-        version=version,
-        seen=sent.seen + len(sent.signals_in),
-        reclaimed=saga.reclaimed,
-        claim_id=saga.claim_id,
-        created=saga.created,
-        history=[*saga.history, *((version, sent.commit_id, entry) for entry in sent.history)],
-        inbox=[(one, done or one.event_id in sent.consumed) for one, done in inbox],
-    )
-    if sent.lease is not LeaseAction.KEEP:
-        after.claim_id, after.reclaimed = None, False
-    if isinstance(sent.lease, Lease):
-        after.fence += sent.lease.worker != saga.worker
-        after.worker, after.due = sent.lease.worker, sent.lease.duration
-    elif sent.lease is LeaseAction.RELEASE:
-        after.worker, after.due = None, None if sent.due is None else sent.due.delay
-        if after.state.active and len(after.inbox) > after.seen:
-            after.due = NOW
-    after.commits = {**saga.commits, sent.commit_id: (version, after.fence)}
-    return after
 
 
 def _taken(new: NewSaga, state: SagaState, sagas: Mapping[UUID, Saga]) -> list[SagaError]:

@@ -27,7 +27,8 @@ from saga_core.records import (
 )
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.store import SagaStore
-from saga_testing.conformance.model import Model, Saga
+from saga_testing.conformance.model import Model
+from saga_testing.conformance.modelled import Saga
 from saga_testing.conformance.sagas import HOUR, ME, OTHER, entry, event, new_saga
 from saga_testing.conformance.sagas import state as state_of
 
