@@ -319,6 +319,14 @@ class TransitionRules(Topic):
         await store.commit(commit_of(record, state=state_of(SagaStatus.STUCK)))
         assert (await store.load(record.saga_id)).worker == ME
 
+    async def test_spawned_saga_may_have_a_holder(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        child = leased(OTHER)
+        await store.commit(commit_of(record, spawn=(child,)))
+        spawned = await store.load(child.saga_id)
+        assert (spawned.worker, spawned.fence) == (OTHER, 1)
+        assert not (await claim(store)).records
+
     async def test_commit_that_spawns_is_refused_in_the_same_words(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
         await store.signal(record.saga_id, event("twice"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -112,6 +112,9 @@ class MemoryCatalog(MemoryRefusals):
 def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
     try:
         created_at, saga_id = json.loads(cursor)
-        return datetime.fromisoformat(created_at), UUID(saga_id)
-    except (ValueError, TypeError):
+        moment, place = datetime.fromisoformat(created_at), UUID(saga_id)
+        if moment.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return moment.astimezone(UTC), place
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise PayloadError("the cursor is not one that an earlier page gave") from None
