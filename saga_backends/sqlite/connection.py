@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Protocol, TypeVar
 
 import aiosqlite
@@ -128,7 +130,11 @@ class Database:
             path, timeout=options.busy_timeout, isolation_level=None, cached_statements=256
         )
         with our_errors(where):
-            await connection
+            try:
+                await connection
+            except BaseException:
+                await _thread_ends(connection)
+                raise
             database = cls(connection, where)
             try:
                 await database.run(lambda db: db.execute("PRAGMA journal_mode = WAL").fetchone())
@@ -185,3 +191,10 @@ def on_snapshot(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T])
         return work(db)
     finally:
         db.execute("ROLLBACK")
+
+
+async def _thread_ends(connection: aiosqlite.Connection) -> None:
+    """Wait for the thread of a connection that was not opened: it still has to tell the loop."""
+    thread = getattr(connection, "_thread", connection)
+    if isinstance(thread, Thread):
+        await asyncio.to_thread(thread.join, 5.0)
