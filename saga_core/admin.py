@@ -7,7 +7,10 @@ from typing import Any, Unpack
 from uuid import UUID, uuid4
 
 from saga_core.commands import Command
-from saga_core.decide import (
+from saga_core.engine import SagaEngine
+from saga_core.explaining import explain
+from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
+from saga_core.happening import (
     Aborted,
     CompensationRequested,
     Happened,
@@ -15,9 +18,6 @@ from saga_core.decide import (
     RetryRequested,
     SkipRequested,
 )
-from saga_core.engine import SagaEngine
-from saga_core.explaining import explain
-from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
 from saga_core.names import check_label

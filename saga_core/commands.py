@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from saga_core.codec import decode_json, encode_json
-from saga_core.decide import Operator
+from saga_core.happening import Operator
 
 __all__ = ["Command"]
 

@@ -17,7 +17,15 @@ from uuid import UUID, uuid4
 from saga_core.call import Interrupt
 from saga_core.codec import PayloadLimits
 from saga_core.commands import Command
-from saga_core.decide import (
+from saga_core.decide import decide, ignore_command
+from saga_core.errors import (
+    PayloadError,
+    SagaError,
+    SagaStateError,
+    StaleVersionError,
+)
+from saga_core.failure import failure_of
+from saga_core.happening import (
     WORKER_LOST,
     Aborted,
     CompensationRequested,
@@ -26,16 +34,7 @@ from saga_core.decide import (
     Suspected,
     Undecodable,
     WorkerLost,
-    decide,
-    ignore_command,
 )
-from saga_core.errors import (
-    PayloadError,
-    SagaError,
-    SagaStateError,
-    StaleVersionError,
-)
-from saga_core.failure import failure_of
 from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from saga_core.codec import decode_json
-from saga_core.decide import WORKER_LOST
 from saga_core.engine import SUSPECT_AFTER, is_suspect
 from saga_core.errors import PayloadError
+from saga_core.happening import WORKER_LOST
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.status import Direction, SagaStatus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from saga_core.decide import Failure
+from saga_core.happening import Failure
 from saga_core.retry import RetryPolicy
 
 __all__ = ["describe", "failure_of"]

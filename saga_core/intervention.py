@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from saga_core.decide import Decision, Happened, decide, ignore_command
+from saga_core.decide import decide, ignore_command
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaStateError
+from saga_core.happening import Decision, Happened
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal

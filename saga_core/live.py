@@ -8,8 +8,8 @@ from uuid import UUID
 
 from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
-from saga_core.decide import Decision, NextInput, Recorded
 from saga_core.definition import InputContext, SagaDefinition, StepSpec
+from saga_core.happening import Decision, NextInput, Recorded
 from saga_core.mapping import input_context, map_input
 from saga_core.records import Committed, SagaRecord, SagaState, StoredSignal
 from saga_core.registry import Registration

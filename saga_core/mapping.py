@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from saga_core.codec import PayloadLimits, decode_json
-from saga_core.decide import Failure, Mapped, NextInput, Recorded, Unmappable
 from saga_core.definition import InputContext, OutputTexts, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
 from saga_core.failure import failure_of
+from saga_core.happening import Failure, Mapped, NextInput, Recorded, Unmappable
 
 __all__ = ["first_input", "input_context", "map_input"]
 

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from saga_core.decide import Decision
+from saga_core.happening import Decision
 from saga_core.hookspecs import ObservedEvent
 
 if TYPE_CHECKING:

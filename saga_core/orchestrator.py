@@ -10,10 +10,11 @@ from uuid import UUID, uuid4
 
 from saga_core.checking import DefinitionReport, check_definitions
 from saga_core.codec import PayloadLimits, decode_json, encode_json
-from saga_core.decide import EventArrived, Happened, Started, decide
+from saga_core.decide import decide
 from saga_core.definition import SagaDefinition
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError, SagaStateError, StoreUnavailableError
+from saga_core.happening import EventArrived, Happened, Started
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
 from saga_core.mapping import first_input

@@ -12,7 +12,9 @@ from uuid import uuid4
 
 from saga_core.call import Interrupt, Interrupted, StepTimeoutError
 from saga_core.codec import PayloadLimits
-from saga_core.decide import (
+from saga_core.errors import PayloadError
+from saga_core.failure import failure_of
+from saga_core.happening import (
     Compensated,
     CompensationFailed,
     Happened,
@@ -20,8 +22,6 @@ from saga_core.decide import (
     StepFailed,
     Undecodable,
 )
-from saga_core.errors import PayloadError
-from saga_core.failure import failure_of
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers

@@ -12,7 +12,7 @@ import pytest
 
 from saga_core import Query, SagaStateError, SagaStatus, SagaStore, SagaWorker
 from saga_core.commands import Command
-from saga_core.decide import Operator
+from saga_core.happening import Operator
 from saga_core.records import Held, Signal
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_testing import Fault, FaultyStore

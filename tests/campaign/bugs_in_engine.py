@@ -7,14 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 from saga_core import StoreUnavailableError, engine, orchestrator
-from saga_core.decide import (
-    Decision,
-    Failure,
-    Recorded,
-    StepFailed,
-    WorkerLost,
-)
 from saga_core.definition import StepSpec
+from saga_core.happening import Decision, Failure, Recorded, StepFailed, WorkerLost
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.performing import StepRunner

@@ -10,7 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 from saga_core import FixedRetry, decide
-from saga_core.decide import (
+from saga_core.definition import SagaDefinition
+from saga_core.happening import (
     Aborted,
     Compensated,
     CompensationFailed,
@@ -21,7 +22,6 @@ from saga_core.decide import (
     SkipRequested,
     StepDone,
 )
-from saga_core.definition import SagaDefinition
 from saga_core.records import (
     Due,
     SagaState,

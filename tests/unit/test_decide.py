@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saga_core import FixedRetry, SagaDefinition, SagaStateError, SagaStatus
-from saga_core.decide import (
+from saga_core.decide import decide
+from saga_core.happening import (
     Aborted,
     Compensated,
     CompensationFailed,
@@ -32,7 +33,6 @@ from saga_core.decide import (
     Undecodable,
     Unmappable,
     WorkerLost,
-    decide,
 )
 from saga_core.records import SagaState
 from saga_core.status import Direction, EntryKind

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from saga_core.decide import WORKER_LOST
 from saga_core.explaining import explain
+from saga_core.happening import WORKER_LOST
 from saga_core.records import HistoryEntry, NewSaga, SagaRecord, SagaState
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SagaStatus

@@ -1,0 +1,205 @@
+"""What can happen to a saga, and what is decided of it: the words of `saga_core.decide`.
+
+Values that are made by chance or by user code (tokens, jitter, the next step's input) come in as
+part of what happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from saga_core.records import Due, NewEntry, SagaState
+
+__all__ = [
+    "Aborted",
+    "Compensated",
+    "CompensationFailed",
+    "CompensationRequested",
+    "Decision",
+    "EventArrived",
+    "Failure",
+    "Happened",
+    "Mapped",
+    "NextInput",
+    "Operator",
+    "Recorded",
+    "RetryRequested",
+    "SkipRequested",
+    "Started",
+    "StepDone",
+    "StepFailed",
+    "Suspected",
+    "Undecodable",
+    "Unmappable",
+    "WORKER_LOST",
+    "WorkerLost",
+]
+
+
+WORKER_LOST = "WorkerLost"
+"""The `error_code` of a saga whose workers were lost: a suspect until its next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed, fit to be stored: cut to size, without payload values."""
+
+    error: str
+    code: str
+    retryable: bool = True
+    unrecordable: bool = False
+    """The step ran, but what it put out cannot be stored: it counts as maybe done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A step that has an output on record. Without an input it was skipped before it ever ran."""
+
+    input: str | None
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The next step's input, ready to be stored."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmappable:
+    """The next step's input map raised, or what it returned cannot be stored."""
+
+    failure: Failure
+
+
+NextInput = Mapped | Unmappable
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who asked, and why."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    next_input: NextInput
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    input: str | None
+    output: str
+    token: UUID
+    """For the step that follows."""
+    next_input: NextInput | None
+    """None after the last step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    failure: Failure
+    token: UUID
+    """For the rollback, if one begins."""
+    jitter: float
+    """Uniform in [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compensated:
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationFailed:
+    failure: Failure
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class EventArrived:
+    """`notify` was called with the saga's token."""
+
+    event: str
+    next_input: NextInput
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    by: Operator
+    token: UUID
+    next_input: NextInput | None
+    """The current step's input where it has none yet, because its map had failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRequested:
+    by: Operator
+    output: str
+    token: UUID
+    next_input: NextInput | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationRequested:
+    by: Operator
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    by: Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """Workers died while they drove this saga among others; it is about to be driven apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """Workers died, with this saga as the only suspect, as often as is allowed."""
+
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """What the store holds cannot be read with the registered definition."""
+
+    failure: Failure
+
+
+Happened = (
+    Started
+    | StepDone
+    | StepFailed
+    | Compensated
+    | CompensationFailed
+    | EventArrived
+    | RetryRequested
+    | SkipRequested
+    | CompensationRequested
+    | Aborted
+    | Suspected
+    | WorkerLost
+    | Undecodable
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to write, and whether the driver goes on."""
+
+    state: SagaState
+    history: tuple[NewEntry, ...]
+    drive: bool
+    """There is work to do at once."""
+    due: Due | None
+    """When a driver is needed again. Now, if there is work at once; None if by itself never."""
