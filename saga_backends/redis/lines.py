@@ -1,4 +1,4 @@
-"""A few connections that all calls share: what waits while one group is in flight goes next.
+"""A few connections that all calls share: what waits while their groups are in flight goes next.
 
 A connection per call spends most of its time on handing connections around. Here a call that
 finds a free line is sent at once; the others are sent together when a line comes free. Each is
@@ -50,6 +50,8 @@ class Lines:
         """Lines that carry nothing now: a connection, or None for one that is yet to be made."""
         self._busy: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._size = size
+        self._in_flight = 0
 
     async def execute_command(self, *command: Any) -> Any:
         """Return the answer. Raises what redis-py raises."""
@@ -85,7 +87,11 @@ class Lines:
             while self._waiting:
                 group = self._next_group()
                 if group:
-                    line = await self._send_group(line, group)
+                    self._in_flight += len(group)
+                    try:
+                        line = await self._send_group(line, group)
+                    finally:
+                        self._in_flight -= len(group)
         except BaseException:
             line = None
             raise
@@ -93,10 +99,16 @@ class Lines:
             self._idle.append(line)
 
     def _next_group(self) -> list[_Call]:
-        """Take what waits; what nobody waits for any more, or has waited too long, is left out."""
+        """Take a line's share of the calls that are under way.
+
+        If it took all that waits, the server would rest while all the answers are worked on, and
+        this process while the server works. What nobody waits for any more, or has waited too
+        long, is left out.
+        """
         oldest = self._loop.time() - self._timeout
         group: list[_Call] = []
-        while self._waiting and len(group) < LARGEST_GROUP:
+        share = -(-(len(self._waiting) + self._in_flight) // self._size)
+        while self._waiting and len(group) < min(share, LARGEST_GROUP):
             call = self._waiting.popleft()
             if call[1].cancelled():
                 continue

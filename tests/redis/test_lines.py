@@ -68,6 +68,27 @@ async def test_calls_share_one_connection(lines: Lines, proxy: RedisProxy) -> No
     assert proxy.connections == 1
 
 
+async def test_lines_share_what_waits(proxy: RedisProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = made(proxy, size=2)
+    send, sizes = lines._send_group, []
+
+    async def counted(line: Any, group: list[Any]) -> Any:
+        sizes.append(len(group))
+        return await send(line, group)
+
+    monkeypatch.setattr(lines, "_send_group", counted)
+
+    async def lane() -> None:
+        for number in range(10):
+            assert await echo(lines, number)
+
+    await asyncio.gather(*(lane() for _ in range(16)))
+    assert sum(sizes) == 160
+    # One that took all would leave nothing to do for the server while its answers are read.
+    assert max(sizes) == 8
+    await lines.aclose()
+
+
 @pytest.mark.parametrize("lost", [0, 1, 40, LARGEST_GROUP, MANY - 1])
 async def test_connection_that_breaks_within_a_group_mixes_no_answers_up(
     lines: Lines, proxy: RedisProxy, lost: int
