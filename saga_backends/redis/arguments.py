@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
 
 from saga_backends.redis.moments import instant, micros
 from saga_core.errors import PayloadError
@@ -33,7 +34,12 @@ __all__ = [
     "signal_text",
 ]
 
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+def _dump(values: Any) -> str:
+    try:
+        return to_json(values).decode()
+    except PydanticSerializationError:
+        raise PayloadError("text with half a surrogate pair cannot be stored") from None
 
 
 def optional(value: object | None) -> str:
