@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
 
+from saga_core import rollback
+from saga_core.deciding import (
+    current_step,
+    end_as,
+    failed_entry,
+    get_stuck,
+    go_on,
+    request_entries,
+    require,
+    rest,
+    try_again,
+)
 from saga_core.definition import SagaDefinition, StepSpec
-from saga_core.errors import SagaStateError
 from saga_core.happening import (
     WORKER_LOST,
     Aborted,
@@ -25,7 +35,6 @@ from saga_core.happening import (
     Happened,
     Mapped,
     NextInput,
-    Operator,
     Recorded,
     RetryRequested,
     SkipRequested,
@@ -37,7 +46,7 @@ from saga_core.happening import (
     Unmappable,
     WorkerLost,
 )
-from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
+from saga_core.records import Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 
 __all__ = ["decide", "ignore_command"]
@@ -63,9 +72,9 @@ def decide(
         case StepFailed():
             return _step_failed(definition, state, outputs, happened)
         case Compensated():
-            return _compensated(definition, state, outputs, happened)
+            return rollback.compensated(definition, state, outputs, happened)
         case CompensationFailed():
-            return _compensation_failed(definition, state, happened)
+            return rollback.compensation_failed(definition, state, happened)
         case EventArrived():
             return _event_arrived(definition, state, outputs, happened)
         case RetryRequested():
@@ -73,16 +82,16 @@ def decide(
         case SkipRequested():
             return _skip_requested(definition, state, outputs, happened)
         case CompensationRequested():
-            return _compensation_requested(definition, state, outputs, happened)
+            return rollback.compensation_requested(definition, state, outputs, happened)
         case Aborted():
             return _aborted(state, happened)
         case Suspected():
             return _suspected(state)
         case WorkerLost(times):
             error = f"worker lost {times} times in step '{state.step_id}'"
-            return _stuck(state, Failure(error=error, code=WORKER_LOST))
+            return get_stuck(state, Failure(error=error, code=WORKER_LOST))
         case Undecodable(failure):
-            return _stuck(state, failure)
+            return get_stuck(state, failure)
         case _:
             assert_never(happened)
 
@@ -113,7 +122,7 @@ def _begin(
     )
     if isinstance(next_input, Unmappable):
         return _fail_for_good(definition, at_step, outputs, next_input.failure, token, history)
-    return _go_on(at_step, history)
+    return go_on(at_step, history)
 
 
 def _step_done(
@@ -122,7 +131,7 @@ def _step_done(
     outputs: Mapping[str, Recorded],
     done: StepDone,
 ) -> Decision:
-    spec = _current(definition, state)
+    spec = current_step(definition, state)
     entry = NewEntry(
         kind=EntryKind.COMPLETED,
         step_id=spec.step_id,
@@ -148,7 +157,7 @@ def _advance(
     finished = SagaState(
         status=SagaStatus.COMPLETED, active=False, step_index=len(definition.steps)
     )
-    return _rest(finished, (entry,))
+    return rest(finished, (entry,))
 
 
 def _step_failed(
@@ -157,7 +166,7 @@ def _step_failed(
     outputs: Mapping[str, Recorded],
     failed: StepFailed,
 ) -> Decision:
-    spec = _current(definition, state)
+    spec = current_step(definition, state)
     failure = failed.failure
     attempt = state.attempt + 1
     tried = replace(state, attempt=attempt)
@@ -172,7 +181,7 @@ def _step_failed(
         last_error=failure.error,
         error_code=failure.code,
     )
-    return _retry(waiting, _failed_entry(EntryKind.RETRYING, waiting, failure), delay)
+    return try_again(waiting, failed_entry(EntryKind.RETRYING, waiting, failure), delay)
 
 
 def _fail_for_good(
@@ -185,87 +194,12 @@ def _fail_for_good(
 ) -> Decision:
     if failure.unrecordable:
         # A rollback would skip a step that has happened, so a person has to look at it.
-        return _stuck(state, failure, history)
-    entries = (*history, _failed_entry(EntryKind.FAILED, state, failure))
+        return get_stuck(state, failure, history)
+    entries = (*history, failed_entry(EntryKind.FAILED, state, failure))
     at_fault = replace(state, last_error=failure.error, error_code=failure.code)
     if not definition.compensate_on_failure:
-        return _rest(_ended(at_fault, SagaStatus.FAILED), entries)
-    return _roll_back(definition, at_fault, outputs, state.step_index, token, entries)
-
-
-# --- rollback -----------------------------------------------------------------------------------
-
-
-def _roll_back(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    before: int,
-    token: UUID,
-    history: tuple[NewEntry, ...],
-) -> Decision:
-    """Go on with the newest step before index `before` that was done and can be undone."""
-    for index in range(before - 1, -1, -1):
-        spec = definition.steps[index]
-        recorded = outputs.get(spec.step_id)
-        if recorded is not None and recorded.input is not None and spec.can_compensate:
-            undoing = replace(
-                state,
-                status=SagaStatus.COMPENSATING,
-                direction=Direction.ROLLBACK,
-                active=True,
-                step_id=spec.step_id,
-                step_index=spec.index,
-                step_input=None,
-                token=token,
-                generation=0,
-                attempt=0,
-                waiting_for=None,
-            )
-            return _go_on(undoing, history)
-    undone = replace(
-        _ended(state, SagaStatus.COMPENSATED),
-        direction=Direction.ROLLBACK,
-        step_id=None,
-        step_index=0,
-    )
-    return _rest(undone, history)
-
-
-def _compensated(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    done: Compensated,
-) -> Decision:
-    spec = _current(definition, state)
-    if state.error_code == WORKER_LOST:
-        state = replace(state, error_code=None)  # proven innocent
-    entry = NewEntry(kind=EntryKind.COMPENSATED, step_id=spec.step_id, attempt=state.attempt + 1)
-    return _roll_back(definition, state, outputs, spec.index, done.token, (entry,))
-
-
-def _compensation_failed(
-    definition: SagaDefinition, state: SagaState, failed: CompensationFailed
-) -> Decision:
-    spec = _current(definition, state)
-    failure = failed.failure
-    attempt = state.attempt + 1
-    # What the saga failed of stays its last error, unless the rollback gets stuck as well.
-    tried = replace(state, status=SagaStatus.COMPENSATING, attempt=attempt)
-    delay = None
-    if failure.retryable:
-        delay = spec.compensation_retry_policy.delay_after(attempt, jitter=failed.jitter)
-    if delay is None:
-        entry = _failed_entry(EntryKind.COMPENSATION_FAILED, tried, failure)
-        stuck = replace(
-            tried,
-            status=SagaStatus.STUCK,
-            last_error=failure.error,
-            error_code=failure.code,
-        )
-        return _rest(stuck, (entry,))
-    return _retry(tried, _failed_entry(EntryKind.COMPENSATION_RETRYING, tried, failure), delay)
+        return rest(end_as(at_fault, SagaStatus.FAILED), entries)
+    return rollback.roll_back(definition, at_fault, outputs, state.step_index, token, entries)
 
 
 # --- what people and events ask for -------------------------------------------------------------
@@ -277,7 +211,7 @@ def _event_arrived(
     outputs: Mapping[str, Recorded],
     arrived: EventArrived,
 ) -> Decision:
-    _require(state, "notify", state.status is SagaStatus.SUSPENDED, "SUSPENDED")
+    require(state, "notify", state.status is SagaStatus.SUSPENDED, "SUSPENDED")
     entry = NewEntry(
         kind=EntryKind.EVENT, step_id=state.step_id, attempt=state.attempt, input=arrived.event
     )
@@ -285,7 +219,7 @@ def _event_arrived(
     if isinstance(arrived.next_input, Unmappable):
         failure = arrived.next_input.failure
         return _fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
-    return _go_on(_with_input(woken, arrived.next_input), (entry,))
+    return go_on(_with_input(woken, arrived.next_input), (entry,))
 
 
 def _retry_requested(
@@ -304,8 +238,8 @@ def _retry_requested(
     needed = "SUSPENDED, STUCK or FAILED"
     if status is not SagaStatus.STUCK and rolling_back:
         needed += ", before compensation has begun"
-    _require(state, "retry_step", allowed, needed)
-    entries = _asked(state, EntryKind.RETRY_REQUESTED, asked.by)
+    require(state, "retry_step", allowed, needed)
+    entries = request_entries(state, EntryKind.RETRY_REQUESTED, asked.by)
     again = replace(
         state,
         status=SagaStatus.COMPENSATING if rolling_back else SagaStatus.RUNNING,
@@ -320,7 +254,7 @@ def _retry_requested(
         return _fail_for_good(definition, again, outputs, failure, asked.token, entries)
     if asked.next_input is not None:
         again = _with_input(again, asked.next_input)
-    return _go_on(again, entries)
+    return go_on(again, entries)
 
 
 def _skip_requested(
@@ -331,8 +265,8 @@ def _skip_requested(
 ) -> Decision:
     forward = state.direction is Direction.FORWARD
     allowed = forward and state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
-    _require(state, "skip_step", allowed, "SUSPENDED or STUCK, before compensation has begun")
-    spec = _current(definition, state)
+    require(state, "skip_step", allowed, "SUSPENDED or STUCK, before compensation has begun")
+    spec = current_step(definition, state)
     entry = NewEntry(
         kind=EntryKind.SKIPPED,
         step_id=spec.step_id,
@@ -345,29 +279,9 @@ def _skip_requested(
     return _advance(definition, state, outputs, spec, asked.next_input, asked.token, entry)
 
 
-def _compensation_requested(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    asked: CompensationRequested,
-) -> Decision:
-    allowed = state.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
-    needed = "RUNNING, SUSPENDED, STUCK, FAILED or COMPENSATING"
-    _require(state, "compensate_step", allowed, needed)
-    if not outputs:
-        raise SagaStateError(
-            f"compensate_step: the saga is {state.status} and no step was completed, so there is "
-            f"nothing to undo. It needs at least one completed step; use abort to end it."
-        )
-    entries = _asked(state, EntryKind.COMPENSATION_REQUESTED, asked.by)
-    # In a rollback the current step is yet to be undone; forward it has not been done.
-    before = state.step_index + (1 if state.direction is Direction.ROLLBACK else 0)
-    return _roll_back(definition, state, outputs, before, asked.token, entries)
-
-
 def _aborted(state: SagaState, asked: Aborted) -> Decision:
     needed = "RUNNING, SUSPENDED, COMPENSATING or STUCK"
-    _require(state, "abort", not state.status.is_terminal, needed)
+    require(state, "abort", not state.status.is_terminal, needed)
     entry = NewEntry(
         kind=EntryKind.ABORTED,
         step_id=state.step_id,
@@ -378,17 +292,11 @@ def _aborted(state: SagaState, asked: Aborted) -> Decision:
     error = "aborted" if asked.by.reason is None else f"aborted: {asked.by.reason}"
     if state.last_error is not None:
         error = f"{error} (last error: {state.last_error})"
-    ended = replace(_ended(state, SagaStatus.FAILED), last_error=error, error_code="Aborted")
-    return _rest(ended, (entry,))
+    ended = replace(end_as(state, SagaStatus.FAILED), last_error=error, error_code="Aborted")
+    return rest(ended, (entry,))
 
 
 # --- pieces -------------------------------------------------------------------------------------
-
-
-def _current(definition: SagaDefinition, state: SagaState) -> StepSpec:
-    if state.step_id is None:
-        raise SagaStateError(f"the saga is {state.status} and has no current step")
-    return definition.step(state.step_id)
 
 
 def _with_input(state: SagaState, mapped: Mapped) -> SagaState:
@@ -399,59 +307,9 @@ def _with_input(state: SagaState, mapped: Mapped) -> SagaState:
     return replace(state, step_input=mapped.text, generation=generation)
 
 
-def _ended(state: SagaState, status: SagaStatus) -> SagaState:
-    return replace(state, status=status, active=False, token=None, waiting_for=None)
-
-
-def _stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()) -> Decision:
-    parked = replace(
-        state,
-        status=SagaStatus.STUCK,
-        last_error=failure.error,
-        error_code=failure.code,
-        waiting_for=None,
-    )
-    return _rest(parked, (*history, _failed_entry(EntryKind.STUCK, state, failure)))
-
-
 def _suspected(state: SagaState) -> Decision:
     error = f"workers were lost in step '{state.step_id}'; it is driven apart from other suspects"
     entry = NewEntry(
         kind=EntryKind.SUSPECTED, step_id=state.step_id, attempt=state.attempt, error=error
     )
-    return _go_on(replace(state, last_error=error, error_code=WORKER_LOST), (entry,))
-
-
-def _failed_entry(kind: EntryKind, state: SagaState, failure: Failure) -> NewEntry:
-    return NewEntry(
-        kind=kind,
-        step_id=state.step_id,
-        attempt=state.attempt,
-        input=state.step_input,
-        error=failure.error,
-        error_code=failure.code,
-    )
-
-
-def _asked(state: SagaState, kind: EntryKind, by: Operator) -> tuple[NewEntry, ...]:
-    entry = NewEntry(kind=kind, step_id=state.step_id, actor=by.actor, reason=by.reason)
-    if state.active:
-        return (entry,)
-    return (entry, NewEntry(kind=EntryKind.REVIVED, step_id=state.step_id, actor=by.actor))
-
-
-def _require(state: SagaState, command: str, allowed: bool, needed: str) -> None:
-    if not allowed:
-        raise SagaStateError(f"{command}: the saga is {state.status}; it needs to be {needed}")
-
-
-def _go_on(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
-    return Decision(state=state, history=history, drive=True, due=DUE_NOW)
-
-
-def _rest(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
-    return Decision(state=state, history=history, drive=False, due=None)
-
-
-def _retry(state: SagaState, entry: NewEntry, delay: timedelta) -> Decision:
-    return Decision(state=state, history=(entry,), drive=not delay, due=Due(delay=delay))
+    return go_on(replace(state, last_error=error, error_code=WORKER_LOST), (entry,))

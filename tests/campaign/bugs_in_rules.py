@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from saga_core import FixedRetry, decide
+from saga_core import FixedRetry, decide, rollback
 from saga_core.definition import SagaDefinition
 from saga_core.happening import (
     Aborted,
@@ -32,7 +32,7 @@ from tests.campaign.bug import Patch, bug
 
 @bug("the saga was left at step_0; by its history it is at")
 def rollback_begins_with_the_oldest(patch: Patch) -> None:
-    roll_back = decide._roll_back
+    roll_back = rollback.roll_back
 
     def oldest(
         definition: SagaDefinition,
@@ -48,12 +48,12 @@ def rollback_begins_with_the_oldest(patch: Patch) -> None:
         ]
         return roll_back(definition, state, outputs, min(can, default=-1) + 1, *more)
 
-    patch.setattr(decide, "_roll_back", oldest)
+    patch.setattr(rollback, "roll_back", oldest)
 
 
 @bug("the saga was left COMPENSATED; by its history it is COMPENSATING")
 def rollback_ends_after_one_compensation(patch: Patch) -> None:
-    compensated = decide._compensated
+    compensated = rollback.compensated
 
     def lazy(
         definition: SagaDefinition,
@@ -63,21 +63,21 @@ def rollback_ends_after_one_compensation(patch: Patch) -> None:
     ) -> Decision:
         return compensated(definition, state, {}, done)
 
-    patch.setattr(decide, "_compensated", lazy)
+    patch.setattr(rollback, "compensated", lazy)
 
 
 @bug("compensated of step_.* was recorded, but nothing of the kind happened")
 def compensation_skipped_after_a_retry(patch: Patch) -> None:
-    failed = decide._compensation_failed
+    failed = rollback.compensation_failed
 
     def careless(
         definition: SagaDefinition, state: SagaState, happened: CompensationFailed
     ) -> Decision:
         if state.attempt:
-            return decide._compensated(definition, state, {}, Compensated(uuid4()))
+            return rollback.compensated(definition, state, {}, Compensated(uuid4()))
         return failed(definition, state, happened)
 
-    patch.setattr(decide, "_compensation_failed", careless)
+    patch.setattr(rollback, "compensation_failed", careless)
 
 
 @bug(r"the saga was left with \d failed attempts instead of 0")
@@ -130,7 +130,7 @@ def abort_goes_on(patch: Patch) -> None:
 
 @bug("by its history it is COMPENSATING")
 def forward_after_a_rollback_was_asked_for(patch: Patch) -> None:
-    asked_for = decide._compensation_requested
+    asked_for = rollback.compensation_requested
 
     def deaf(
         definition: SagaDefinition,
@@ -143,7 +143,7 @@ def forward_after_a_rollback_was_asked_for(patch: Patch) -> None:
             return Decision(state, decision.history, drive=True, due=Due(delay=timedelta(0)))
         return decision
 
-    patch.setattr(decide, "_compensation_requested", deaf)
+    patch.setattr(rollback, "compensation_requested", deaf)
 
 
 @bug("a skipped step has another output than the one that was given")

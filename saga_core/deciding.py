@@ -1,0 +1,89 @@
+"""Pieces of decisions: what the rules of all directions are written with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from saga_core.definition import SagaDefinition, StepSpec
+from saga_core.errors import SagaStateError
+from saga_core.happening import Decision, Failure, Operator
+from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
+from saga_core.status import EntryKind, SagaStatus
+
+__all__ = [
+    "current_step",
+    "end_as",
+    "failed_entry",
+    "get_stuck",
+    "go_on",
+    "request_entries",
+    "require",
+    "rest",
+    "try_again",
+]
+
+
+def current_step(definition: SagaDefinition, state: SagaState) -> StepSpec:
+    """Return the step that the saga is at. Raises `SagaStateError` where it has none."""
+    if state.step_id is None:
+        raise SagaStateError(f"the saga is {state.status} and has no current step")
+    return definition.step(state.step_id)
+
+
+def end_as(state: SagaState, status: SagaStatus) -> SagaState:
+    """Return the state of a saga that has ended."""
+    return replace(state, status=status, active=False, token=None, waiting_for=None)
+
+
+def get_stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()) -> Decision:
+    """Park the saga for a person."""
+    parked = replace(
+        state,
+        status=SagaStatus.STUCK,
+        last_error=failure.error,
+        error_code=failure.code,
+        waiting_for=None,
+    )
+    return rest(parked, (*history, failed_entry(EntryKind.STUCK, state, failure)))
+
+
+def failed_entry(kind: EntryKind, state: SagaState, failure: Failure) -> NewEntry:
+    """Return the entry that says what an attempt failed of."""
+    return NewEntry(
+        kind=kind,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        input=state.step_input,
+        error=failure.error,
+        error_code=failure.code,
+    )
+
+
+def request_entries(state: SagaState, kind: EntryKind, by: Operator) -> tuple[NewEntry, ...]:
+    """Return what a granted request leaves in the history; a saga that had ended is revived."""
+    entry = NewEntry(kind=kind, step_id=state.step_id, actor=by.actor, reason=by.reason)
+    if state.active:
+        return (entry,)
+    return (entry, NewEntry(kind=EntryKind.REVIVED, step_id=state.step_id, actor=by.actor))
+
+
+def require(state: SagaState, command: str, allowed: bool, needed: str) -> None:
+    """Raise `SagaStateError` for a command that the state does not allow."""
+    if not allowed:
+        raise SagaStateError(f"{command}: the saga is {state.status}; it needs to be {needed}")
+
+
+def go_on(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
+    """Drive on at once."""
+    return Decision(state=state, history=history, drive=True, due=DUE_NOW)
+
+
+def rest(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
+    """Let nobody look at the saga by itself again."""
+    return Decision(state=state, history=history, drive=False, due=None)
+
+
+def try_again(state: SagaState, entry: NewEntry, delay: timedelta) -> Decision:
+    """Drive on after a delay, at once if there is none."""
+    return Decision(state=state, history=(entry,), drive=not delay, due=Due(delay=delay))
