@@ -54,7 +54,7 @@ def _ended(record: SagaRecord, registry: Registry) -> str:
     ways = []
     if state.direction is Direction.FORWARD:
         ways.append("retry_step goes on with it")
-    if record.outputs:
+    if record.step_outputs:
         ways.append("compensate_step rolls back what was done")
     return f"{said}; {_ways(record, registry, ways)}" if ways else said
 
@@ -78,7 +78,7 @@ def _expired(record: SagaRecord, registry: Registry) -> str:
 def _stuck(record: SagaRecord, registry: Registry) -> str:
     back = record.state.direction is Direction.ROLLBACK
     ways = ["retry_step"] if back else ["retry_step", "skip_step"]
-    if record.outputs:
+    if record.step_outputs:
         ways.append("compensate_step")
     ways.append("abort")
     said = (

@@ -44,9 +44,9 @@ class LiveSaga:
         """The loop time until which the lease is surely ours."""
         self.call = StepCall()
         self.outputs: dict[str, Recorded] = {
-            entry.step_id: Recorded(entry.input, entry.output)
-            for entry in record.outputs
-            if entry.step_id is not None and entry.output is not None
+            step_id: Recorded(entry.input, entry.output)
+            for step_id, entry in record.step_outputs.items()
+            if entry.output is not None
         }
         self._limits = limits
         self._values: dict[str, Any] = {}

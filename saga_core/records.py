@@ -7,6 +7,7 @@ was settled by `saga_core.decide` before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -199,6 +200,15 @@ class SagaRecord:
     updated_at: datetime
     now: datetime
     """The store's time when this was read."""
+
+    @property
+    def step_outputs(self) -> Mapping[str, HistoryEntry]:
+        """The entries that hold what steps have put out, the newest of each, by step id."""
+        return {
+            entry.step_id: entry
+            for entry in self.outputs
+            if entry.kind.is_step_output and entry.step_id is not None
+        }
 
     @property
     def is_held(self) -> bool:

@@ -174,9 +174,8 @@ def _fields(record: SagaRecord) -> dict[str, Any]:
         "tags": record.tags,
         "initial_data": _decoded(record.data, "initial_data"),
         "outputs": {
-            entry.step_id: _decoded(entry.output, "output")
-            for entry in record.outputs
-            if entry.step_id is not None
+            step_id: _decoded(entry.output, "output")
+            for step_id, entry in record.step_outputs.items()
         },
         "created_at": record.created_at,
         "updated_at": record.updated_at,

@@ -49,6 +49,8 @@ class EntryKind(StrEnum):
     RETRYING = "retrying"
     """An attempt failed and another will follow."""
     SKIPPED = "skipped"
+    WAITING = "waiting"
+    """The step rests until an event or a time; the entry's output says for what, as JSON."""
     COMPENSATED = "compensated"
     COMPENSATION_FAILED = "compensation_failed"
     """The compensation failed for good; the saga is STUCK."""
@@ -65,6 +67,14 @@ class EntryKind(StrEnum):
     """A person brought a FAILED saga back; it holds its aggregate id again."""
     COMMAND_IGNORED = "command_ignored"
     """A command reached a saga whose state no longer allowed it."""
+
+    @property
+    def is_step_output(self) -> bool:
+        """Whether an entry's output is what its step has put out, not a fact about the saga."""
+        return self in _STEP_OUTPUTS
+
+
+_STEP_OUTPUTS = frozenset({EntryKind.COMPLETED, EntryKind.SKIPPED})
 
 
 class SignalKind(StrEnum):

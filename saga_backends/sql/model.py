@@ -27,6 +27,7 @@ from sqlalchemy.orm import Mapped, MappedColumn, Mapper, mapped_column
 from saga_backends.sql.shape import check_shape
 from saga_backends.sql.tables import HISTORY, INBOX, SagaHistoryEntry, complete
 from saga_backends.sql.times import make_aware
+from saga_core.status import EntryKind
 
 __all__ = ["SagaStateMixin"]
 
@@ -109,7 +110,7 @@ class SagaStateMixin:
         """What input maps see: `initial_data`, `step_outputs` by step id, and `events`."""
         outputs: dict[str, Any] = {}
         for entry in getattr(self, HISTORY):
-            if entry.output_text is not None and entry.step_id is not None:
+            if entry.step_id is not None and EntryKind(entry.kind).is_step_output:
                 outputs[entry.step_id] = entry.output
         return {
             "initial_data": json.loads(self.data),

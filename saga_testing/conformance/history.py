@@ -78,6 +78,20 @@ class HistoryRules(Topic):
         outputs = (await store.load(record.saga_id)).outputs
         assert [(one.step_id, one.output) for one in outputs] == [("a", '{"n":2}'), ("b", "null")]
 
+    async def test_output_of_any_kind_of_entry_comes_back_as_it_was_appended(
+        self, store: SagaStore
+    ) -> None:
+        # Facts about a saga (what it waits for, its deadline) are such entries, and their `at`,
+        # the store's time, is what the engine reckons with.
+        facts = tuple(entry(kind, step_id=None, output='{"fact":1}') for kind in EntryKind)
+        new = leased(history=facts)
+        created = (await store.create(new)).record
+        await store.commit(commit_of(created, history=facts))
+        loaded = await store.load(new.saga_id)
+        assert [one.kind for one in created.outputs] == list(EntryKind)
+        assert [one.kind for one in loaded.outputs] == [*EntryKind, *EntryKind]
+        assert list(loaded.outputs) == list(await store.history(new.saga_id))
+
     async def test_limit_of_nothing_reads_nothing(self, store: SagaStore) -> None:
         record = (await store.create(leased(history=(entry(), entry())))).record
         assert not await store.history(record.saga_id, limit=0)
