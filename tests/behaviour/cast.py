@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -138,9 +138,10 @@ class saga:  # noqa: N801 - reads as a verb in the rules
         *steps: BaseStep[Number, Number],
         made: SagaDefinition | None = None,
         lease: timedelta = timedelta(minutes=5),
+        plugins: Sequence[object] = (),
         **options: Any,
     ) -> None:
-        self.orchestrator = SagaOrchestrator(store=store, execution_lease=lease)
+        self.orchestrator = SagaOrchestrator(store=store, execution_lease=lease, plugins=plugins)
         self.orchestrator.register(NAME, made or definition(*steps, **options))
         self.admin = SagaAdmin(engine=self.orchestrator.engine)
         self.store = store

@@ -9,12 +9,15 @@ import pytest
 
 from saga_core import (
     ActiveSagaAlreadyExistsError,
+    ObservedEvent,
     Query,
     SagaBuilder,
     SagaStateError,
     SagaStatus,
     SagaStore,
     SagaWorker,
+    StepContext,
+    hookimpl,
 )
 from saga_testing import FaultyStore
 from saga_testing.conformance import StoreHarness
@@ -190,6 +193,77 @@ async def test_abort_leaves_a_completed_saga_alone(store: SagaStore) -> None:
         await one.admin.abort(saga_id)
     assert (await store.export(saga_id)).history == before.history
     assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_message_whose_sender_died_is_sent_by_the_next(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    sent: list[str] = []
+    dying = saga(store, story.step(), story.final(_vanish))
+    task = asyncio.create_task(dying.start())
+    await waits(lambda: "do step_1" in story.log)
+    (record,) = (await store.find(Query())).records
+    await harness.age(record.saga_id, LEASE)
+
+    def send(_: Number, ctx: StepContext) -> None:
+        sent.append(ctx.idempotency_key)
+
+    async with harness.open() as second:
+        other = saga(second, story.step(), story.final(send))
+        assert await other.orchestrator.run_due() == 1
+        assert (await other.see(record.saga_id)).status is SagaStatus.COMPLETED
+        # A receiver that knows the key has the message once, whatever the dead one still sent.
+        assert sent == [story.contexts[1].idempotency_key]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_event_that_a_dead_driver_had_taken_reaches_the_next(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+
+    async def asks(inp: Number, ctx: StepContext) -> None:
+        if ctx.event is None:
+            raise ValueError("nobody has approved")
+        await _vanish(inp, ctx)
+
+    dying = saga(store, story.step(asks), retry_policy=retry(5))
+    saga_id = await dying.start()
+    task = asyncio.create_task(
+        dying.orchestrator.notify(saga_id=saga_id, token=story.contexts[-1].token, event={"n": 4})
+    )
+    await waits(lambda: len(story.log) == 2)
+    await harness.age(saga_id, LEASE)
+    async with harness.open() as second:
+        other = saga(second, story.step(), retry_policy=retry(5))
+        assert await other.orchestrator.run_due() == 1
+        assert (await other.see(saga_id)).status is SagaStatus.COMPLETED
+    assert [ctx.event for ctx in story.contexts] == [None, {"n": 4}, {"n": 4}]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.ends: list[SagaStatus] = []
+
+    @hookimpl
+    def saga_observe(self, event: ObservedEvent) -> None:
+        if event.status.is_terminal:
+            self.ends.append(event.status)
+
+
+async def test_observers_hear_of_an_end_by_a_skip_and_by_an_abort(store: SagaStore) -> None:
+    listener = _Listener()
+    one = saga(store, Story().step(fails()), retry_policy=retry(2), plugins=[listener])
+    await one.admin.skip_step(await one.start(), mock_output={"n": 40})
+    assert listener.ends == [SagaStatus.COMPLETED]
+    await one.admin.abort(await one.start())
+    assert listener.ends == [SagaStatus.COMPLETED, SagaStatus.FAILED]
 
 
 async def test_ten_steps_are_one_create_and_ten_commits(store: SagaStore) -> None:
