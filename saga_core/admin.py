@@ -108,8 +108,9 @@ class SagaAdmin:
 
         From SUSPENDED or FAILED as long as no compensation has begun, and from STUCK, where the
         step is tried again in the direction in which it got stuck. A FAILED saga takes its
-        aggregate again, or `ActiveSagaAlreadyExistsError` is raised. The saga is driven on in
-        this task, or with `wait=False` left to a worker.
+        aggregate again, or `ActiveSagaAlreadyExistsError` is raised. A saga that has not begun
+        yet begins now; a saga's deadline that has passed is void from then on. The saga is driven
+        on in this task, or with `wait=False` left to a worker.
         """
         by = _operator(actor, reason)
 
@@ -118,7 +119,8 @@ class SagaAdmin:
             missing = state.step_input is None and state.direction is Direction.FORWARD
             needs_map = missing and state.step_id is not None
             step = live.definition.step(state.step_id) if needs_map and state.step_id else None
-            return RetryRequested(by, uuid4(), None if step is None else live.map_input(step))
+            mapped = None if step is None else live.map_input(step)
+            return RetryRequested(by, uuid4(), mapped, live.is_overdue)
 
         await intervene(self._engine, saga_id, retry, drive=wait)
 
@@ -134,8 +136,9 @@ class SagaAdmin:
         """Take `mock_output` for what the current step would have put out, and go on.
 
         From SUSPENDED or STUCK, before compensation has begun. The output is validated against
-        the step's type (`PayloadError`). A later rollback undoes the step with this output. The
-        saga is driven on in this task, or with `wait=False` left to a worker.
+        the step's type (`PayloadError`). A later rollback undoes the step with this output. A
+        saga's deadline that has passed is void from then on. The saga is driven on in this task,
+        or with `wait=False` left to a worker.
         """
         by = _operator(actor, reason)
 
@@ -151,7 +154,7 @@ class SagaAdmin:
                 mock_output, what=what, limits=self._engine.limits
             )
             live.assume(step.step_id, output, value)
-            return SkipRequested(by, output, uuid4(), live.input_after(step))
+            return SkipRequested(by, output, uuid4(), live.input_after(step), live.is_overdue)
 
         await intervene(self._engine, saga_id, skip, drive=wait)
 

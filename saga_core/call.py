@@ -11,7 +11,7 @@ from typing import Any
 
 from saga_core.step import CallShape, StepContext
 
-__all__ = ["Interrupt", "Interrupted", "StepCall", "StepTimeoutError"]
+__all__ = ["Interrupt", "Interrupted", "SagaDeadlineError", "StepCall", "StepTimeoutError"]
 
 
 class Interrupt(Enum):
@@ -33,6 +33,10 @@ class Interrupted(Exception):  # noqa: N818 - control flow, not an error
 
 class StepTimeoutError(TimeoutError):
     """The step took longer than its timeout."""
+
+
+class SagaDeadlineError(TimeoutError):
+    """The saga's deadline passed. Never raised to a caller: its name is the `error_code`."""
 
 
 class StepCall:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
@@ -29,15 +30,18 @@ from saga_core.happening import (
     Compensated,
     CompensationFailed,
     CompensationRequested,
+    DeadlinePassed,
     Decision,
     EventArrived,
     Failure,
     Happened,
     Mapped,
     NextInput,
+    Operator,
     Recorded,
     RetryRequested,
     SkipRequested,
+    StartAhead,
     Started,
     StepDone,
     StepFailed,
@@ -48,6 +52,7 @@ from saga_core.happening import (
 )
 from saga_core.records import Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.timing import AT_START, DEADLINE_VOID
 
 __all__ = ["decide", "ignore_command"]
 
@@ -65,8 +70,13 @@ def decide(
     state does not allow.
     """
     match happened:
-        case Started(next_input, token):
-            return _begin(definition, outputs, definition.steps[0], next_input, token, ())
+        case Started(next_input, token, later):
+            begun = _begin(definition, outputs, definition.steps[0], next_input, token, ())
+            return begun if later is None else _put_off(begun, later)
+        case StartAhead(begins_at):
+            return _still_ahead(state, begins_at)
+        case DeadlinePassed(failure, token):
+            return _fail_for_good(definition, state, outputs, failure, token, ())
         case StepDone():
             return _step_done(definition, state, outputs, happened)
         case StepFailed():
@@ -125,6 +135,18 @@ def _begin(
     return go_on(at_step, history)
 
 
+def _put_off(begun: Decision, later: Due) -> Decision:
+    if not begun.drive:
+        return begun  # its first map has failed
+    ahead = replace(begun.state, status=SagaStatus.SUSPENDED, waiting_for=AT_START)
+    return Decision(state=ahead, history=begun.history, drive=False, due=later)
+
+
+def _still_ahead(state: SagaState, begins_at: datetime) -> Decision:
+    reason = "what was sent to the saga waits until it begins"
+    return ignore_command(replace(state, waiting_for=AT_START), Due(at=begins_at), reason=reason)
+
+
 def _step_done(
     definition: SagaDefinition,
     state: SagaState,
@@ -139,7 +161,7 @@ def _step_done(
         input=done.input,
         output=done.output,
     )
-    return _advance(definition, state, outputs, spec, done.next_input, done.token, entry)
+    return _advance(definition, state, outputs, spec, done.next_input, done.token, (entry,))
 
 
 def _advance(
@@ -149,15 +171,15 @@ def _advance(
     spec: StepSpec,
     next_input: NextInput | None,
     token: UUID,
-    entry: NewEntry,
+    entries: tuple[NewEntry, ...],
 ) -> Decision:
     if next_input is not None:
         following = definition.steps[spec.index + 1]
-        return _begin(definition, outputs, following, next_input, token, (entry,))
+        return _begin(definition, outputs, following, next_input, token, entries)
     finished = SagaState(
         status=SagaStatus.COMPLETED, active=False, step_index=len(definition.steps)
     )
-    return rest(finished, (entry,))
+    return rest(finished, entries)
 
 
 def _step_failed(
@@ -178,6 +200,7 @@ def _step_failed(
     waiting = replace(
         tried,
         status=SagaStatus.SUSPENDED if delay else SagaStatus.RUNNING,
+        waiting_for=None,
         last_error=failure.error,
         error_code=failure.code,
     )
@@ -240,6 +263,8 @@ def _retry_requested(
         needed += ", before compensation has begun"
     require(state, "retry_step", allowed, needed)
     entries = request_entries(state, EntryKind.RETRY_REQUESTED, asked.by)
+    if asked.overdue and not rolling_back:
+        entries += (_void_deadline(asked.by),)
     again = replace(
         state,
         status=SagaStatus.COMPENSATING if rolling_back else SagaStatus.RUNNING,
@@ -276,7 +301,8 @@ def _skip_requested(
         actor=asked.by.actor,
         reason=asked.by.reason,
     )
-    return _advance(definition, state, outputs, spec, asked.next_input, asked.token, entry)
+    entries = (entry, _void_deadline(asked.by)) if asked.overdue else (entry,)
+    return _advance(definition, state, outputs, spec, asked.next_input, asked.token, entries)
 
 
 def _aborted(state: SagaState, asked: Aborted) -> Decision:
@@ -305,6 +331,11 @@ def _with_input(state: SagaState, mapped: Mapped) -> SagaState:
     # Providers refuse a known idempotency key with other parameters.
     generation = state.generation + (1 if state.step_input is not None else 0)
     return replace(state, step_input=mapped.text, generation=generation)
+
+
+def _void_deadline(by: Operator) -> NewEntry:
+    """Take a deadline that has passed away: who asks for more forward work has seen it."""
+    return NewEntry(kind=EntryKind.DEADLINE, output=DEADLINE_VOID, actor=by.actor, reason=by.reason)
 
 
 def _suspected(state: SagaState) -> Decision:

@@ -193,7 +193,7 @@ class SagaEngine:
             commit_id=uuid4(),
             state=decision.state,
             lease=lease,
-            due=decision.due,
+            due=live.due_after(decision),
             seen=seen,
             history=decision.history,
             signals_in=signals_in,

@@ -11,6 +11,7 @@ from saga_core.happening import WORKER_LOST
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.status import Direction, SagaStatus
+from saga_core.timing import AT_START, Timing, deadline_applies
 
 __all__ = ["explain"]
 
@@ -33,7 +34,7 @@ def explain(record: SagaRecord, registry: Registry) -> str:
         said = _due(record, registry)
     else:
         said = _waits(record, registry)
-    return f"Saga {record.saga_id} {said}."
+    return f"Saga {record.saga_id} {said}{_deadline(record)}."
 
 
 # --- each situation ------------------------------------------------------------------------------
@@ -108,6 +109,9 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
     state = record.state
     until = "" if record.due_at is None else _when(record, record.due_at)
     back = state.direction is Direction.ROLLBACK
+    if state.waiting_for == AT_START:
+        gap = _gap(record, registry)
+        return f"has not begun: it is to begin at {until}" + (f"; {gap}" if gap else "")
     said = f"is {state.status} and {'its rollback ' if back else ''}waits "
     if state.waiting_for is not None:
         latest = f", until {until} at the latest" if until else ""
@@ -169,6 +173,29 @@ def _next_driver(record: SagaRecord, registry: Registry) -> str:
     if gap is not None:
         return f"; nobody here can drive it, because {gap}"
     return "; it waits for a worker to claim it"
+
+
+def _deadline(record: SagaRecord) -> str:
+    """Say what becomes of forward work that has a deadline."""
+    state = record.state
+    if state.status.is_terminal or state.direction is Direction.ROLLBACK:
+        return ""
+    try:
+        deadline_at = Timing.of(record).deadline_at
+    except PayloadError:
+        return "; when it is to be done cannot be read"
+    if deadline_at is None:
+        return ""
+    when = _when(record, deadline_at)
+    passed = deadline_at <= record.now
+    if state.status is SagaStatus.STUCK:
+        void = ", which retry_step and skip_step make void" if passed else ""
+        return f"; its deadline {'passed' if passed else 'is'} at {when}{void}"
+    if not passed:
+        return f"; its deadline is at {when}"
+    if not deadline_applies(state):
+        return f"; its deadline passed at {when} and stops it once it goes on"
+    return f"; its deadline passed at {when}, so no more forward work is done"
 
 
 def _ways(record: SagaRecord, registry: Registry, ways: list[str]) -> str:

@@ -7,6 +7,7 @@ part of what happened.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from saga_core.records import Due, NewEntry, SagaState
@@ -16,6 +17,7 @@ __all__ = [
     "Compensated",
     "CompensationFailed",
     "CompensationRequested",
+    "DeadlinePassed",
     "Decision",
     "EventArrived",
     "Failure",
@@ -26,6 +28,7 @@ __all__ = [
     "Recorded",
     "RetryRequested",
     "SkipRequested",
+    "StartAhead",
     "Started",
     "StepDone",
     "StepFailed",
@@ -89,6 +92,24 @@ class Operator:
 class Started:
     next_input: NextInput
     token: UUID
+    later: Due | None = None
+    """When the first step may begin, if not at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartAhead:
+    """A saga was looked at before it is to begin, because something was sent to it."""
+
+    begins_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The saga's deadline passed while its current step did not run."""
+
+    failure: Failure
+    token: UUID
+    """For the rollback, if one begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,8 @@ class RetryRequested:
     token: UUID
     next_input: NextInput | None
     """The current step's input where it has none yet, because its map had failed."""
+    overdue: bool = False
+    """The saga's deadline has passed: it is void from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +167,8 @@ class SkipRequested:
     output: str
     token: UUID
     next_input: NextInput | None
+    overdue: bool = False
+    """As in `RetryRequested`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +203,8 @@ class Undecodable:
 
 Happened = (
     Started
+    | StartAhead
+    | DeadlinePassed
     | StepDone
     | StepFailed
     | Compensated

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import InputContext, SagaDefinition, StepSpec
+from saga_core.errors import PayloadError
 from saga_core.happening import Decision, NextInput, Recorded
 from saga_core.mapping import input_context, map_input
-from saga_core.records import Committed, SagaRecord, SagaState, StoredSignal
+from saga_core.records import Committed, Due, SagaRecord, SagaState, StoredSignal
 from saga_core.registry import Registration
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.step import StepContext
+from saga_core.timing import AT_START, Timing, deadline_applies
 
 __all__ = ["LiveSaga"]
 
@@ -37,6 +42,14 @@ class LiveSaga:
         self.state: SagaState = record.state
         self.version = record.version
         self.fence = record.fence
+        self._read_at = (record.now, time.monotonic())
+        self.timing = Timing()
+        """When the saga is to begin and to be done."""
+        self._unreadable: PayloadError | None = None
+        try:
+            self.timing = Timing.of(record)
+        except PayloadError as error:
+            self._unreadable = error
         self.signals = record.signals
         self.seen = record.seen
         self.driving = record.state.status not in _RESTING
@@ -58,6 +71,8 @@ class LiveSaga:
         """Decode what maps and steps will see. Raises `PayloadError` for what cannot be read."""
         self._initial_data()
         self._read_events()
+        if self._unreadable is not None:
+            raise self._unreadable
 
     def _initial_data(self) -> Any:
         return decode_json(self._data, what="initial_data")
@@ -72,6 +87,57 @@ class LiveSaga:
         """Name the saga and the step it is at, for a reader."""
         return f"step '{self.state.step_id}' of saga '{self.saga_name}' {self.saga_id}"
 
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> datetime:
+        """The store's time: what it was when the saga was read, counted on by our own clock."""
+        store, ours = self._read_at
+        return store + timedelta(seconds=time.monotonic() - ours)
+
+    @property
+    def begins_at(self) -> datetime | None:
+        """When the saga is to begin, if it has not begun and that time has not come yet."""
+        state = self.state
+        begins_at = self.timing.begins_at
+        ahead = (
+            begins_at is not None
+            and state.status is SagaStatus.SUSPENDED
+            and state.waiting_for in (AT_START, None)
+            and state.attempt == 0
+            and not self.outputs
+        )
+        return begins_at if ahead and begins_at is not None and self.now < begins_at else None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the saga's deadline has passed, be it in force now or not."""
+        deadline_at = self.timing.deadline_at
+        return deadline_at is not None and deadline_at <= self.now
+
+    def time_left(self) -> float | None:
+        """Return the seconds until the deadline, at most zero once it has passed.
+
+        None while no deadline is in force.
+        """
+        deadline_at = self.timing.deadline_at
+        if deadline_at is None or not deadline_applies(self.state):
+            return None
+        return (deadline_at - self.now).total_seconds()
+
+    def due_after(self, decision: Decision) -> Due | None:
+        """Return when a driver is needed again: as was decided, or at the deadline before."""
+        due = decision.due
+        deadline_at = self.timing.following(decision.history).deadline_at
+        waits = decision.state.status is SagaStatus.SUSPENDED and not decision.drive
+        if deadline_at is None or not waits or not deadline_applies(decision.state):
+            return due
+        if due is None:
+            return Due(at=deadline_at)
+        return replace(due, at=deadline_at if due.at is None else min(due.at, deadline_at))
+
+    # --- what user code sees --------------------------------------------------------------------
+
     def hear_event(self, text: str) -> None:
         """Add an event to what maps and steps see."""
         self._read_events().append(decode_json(text, what="event"))
@@ -84,6 +150,7 @@ class LiveSaga:
         self.signals = committed.signals
         self.seen = seen
         self.driving = decision.drive
+        self.timing = self.timing.following(decision.history)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let maps see an output that is about to be recorded."""

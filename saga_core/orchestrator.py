@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,11 +21,12 @@ from saga_core.mapping import first_input
 from saga_core.names import check_aggregation_id, check_tags, check_trace_id, new_saga_id
 from saga_core.observing import Observers
 from saga_core.plugins import build_hooks
-from saga_core.records import Created, Lease, NewSaga, SagaRecord, SagaState, Signal
+from saga_core.records import Created, Lease, NewEntry, NewSaga, SagaRecord, SagaState, Signal
 from saga_core.running import run_due
 from saga_core.snapshot import SagaSnapshot
-from saga_core.status import SagaStatus, SignalKind
+from saga_core.status import EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
+from saga_core.timing import AT_START, Moment, check_beginning, check_deadline
 from saga_core.waiting import wait_until_rest
 from saga_core.writing import settle, to_the_end
 
@@ -82,14 +83,18 @@ class SagaOrchestrator:
         *,
         version: str = "1",
         max_crashes: int = 3,
+        deadline: timedelta | None = None,
     ) -> None:
         """Make a saga known under a name, so that it can be started and driven here.
 
         Several versions may be registered side by side; the last one starts new sagas. After
         `max_crashes` deaths of a worker that was alone with a saga in one step, it is STUCK.
-        Raises `SagaDefinitionError`.
+        `deadline` is what new sagas get that are started without one; see `start`. Raises
+        `SagaDefinitionError`.
         """
-        self.engine.registry.add(name, definition, version=version, max_crashes=max_crashes)
+        self.engine.registry.add(
+            name, definition, version=version, max_crashes=max_crashes, deadline=deadline
+        )
 
     async def start(
         self,
@@ -100,6 +105,9 @@ class SagaOrchestrator:
         saga_id: UUID | None = None,
         trace_id: str | None = None,
         tags: Sequence[str] | None = None,
+        start_at: datetime | None = None,
+        delay: timedelta | None = None,
+        deadline: timedelta | datetime | None = None,
         wait: bool = True,
     ) -> UUID:
         """Start a saga and drive it in this task until it ends or waits; return its id.
@@ -107,15 +115,26 @@ class SagaOrchestrator:
         With `wait=False` it is only written, and left to a worker. `saga_id` is the idempotency
         key: the same id with the same name and data returns the saga that is there already,
         with others raises `SagaStateError`. Never raises because a step failed; look at
-        `get_snapshot`. Raises `SagaDefinitionError` for a name that is not registered,
-        `PayloadError` for data that cannot be stored, `ActiveSagaAlreadyExistsError` if another
-        active saga has this `aggregation_id`, and `StoreUnavailableError` with `saga_id` set:
-        the saga is then left to the workers.
+        `get_snapshot`.
+
+        With `start_at`, an aware datetime, or a `delay` above zero the saga is only written, and
+        begun by a worker once the time has come. `deadline` is an aware datetime, or how long the
+        saga may take from its beginning: when it passes, the step that runs is cancelled like by
+        a timeout, waits end, and the rollback begins (without `compensate_on_failure` the saga
+        is FAILED), with the `error_code` SagaDeadlineError. A rollback has no deadline. All these
+        are times of the store's clock.
+
+        Raises `SagaDefinitionError` for a name that is not registered, or for times without a
+        zone, negative or out of range, `PayloadError` for data that cannot be stored,
+        `ActiveSagaAlreadyExistsError` if another active saga has this `aggregation_id`, and
+        `StoreUnavailableError` with `saga_id` set: the saga is then left to the workers.
         """
         registration = self.engine.registry.latest(saga_name)
         check_aggregation_id(aggregation_id)
         check_trace_id(trace_id)
         labels = check_tags(tags)
+        beginning = check_beginning(start_at, delay)
+        limit = check_deadline(registration.deadline if deadline is None else deadline)
         if saga_id is None:
             saga_id = new_saga_id()
         elif not isinstance(saga_id, UUID):
@@ -123,7 +142,8 @@ class SagaOrchestrator:
         data = encode_json(initial_data, what="initial_data", limits=self.engine.limits)
         first = first_input(registration.definition, data, self.engine.limits)
         blank = SagaState(status=SagaStatus.RUNNING)
-        begun = decide(registration.definition, blank, {}, Started(first, uuid4()))
+        later = None if beginning is None else beginning.due(limit)
+        begun = decide(registration.definition, blank, {}, Started(first, uuid4(), later))
         mine = begun.drive and wait
         new = NewSaga(
             saga_id=saga_id,
@@ -137,7 +157,7 @@ class SagaOrchestrator:
             tags=labels,
             lease=Lease(self.engine.worker, self.engine.execution_lease) if mine else None,
             due=None if mine else begun.due,
-            history=begun.history,
+            history=(*_times(beginning, limit), *begun.history),
         )
         loop = asyncio.get_running_loop()
         since = loop.time()
@@ -190,6 +210,8 @@ class SagaOrchestrator:
             state = record.state
             if state.status is not SagaStatus.SUSPENDED or state.token != token:
                 return None
+            if state.waiting_for == AT_START:
+                return None  # no step has had the token yet
             live.hear_event(text)
             step = live.definition.step(state.step_id or "")
             return EventArrived(text, live.map_input(step), uuid4())
@@ -238,6 +260,11 @@ class SagaOrchestrator:
             await self.engine.release_new(new.saga_id)
         except SagaError:
             return  # its lease ends by itself
+
+
+def _times(beginning: Moment | None, limit: Moment | None) -> tuple[NewEntry, ...]:
+    begins = () if beginning is None else (beginning.entry(EntryKind.SCHEDULED),)
+    return begins if limit is None else (*begins, limit.entry(EntryKind.DEADLINE))
 
 
 def _check_same(new: NewSaga, record: SagaRecord) -> None:

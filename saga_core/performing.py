@@ -10,14 +10,16 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from saga_core.call import Interrupt, Interrupted, StepTimeoutError
+from saga_core.call import Interrupt, Interrupted, SagaDeadlineError, StepTimeoutError
 from saga_core.codec import PayloadLimits
 from saga_core.errors import PayloadError
 from saga_core.failure import failure_of
 from saga_core.happening import (
     Compensated,
     CompensationFailed,
+    DeadlinePassed,
     Happened,
+    StartAhead,
     StepDone,
     StepFailed,
     Undecodable,
@@ -44,8 +46,11 @@ class StepRunner:
         self._observers = observers
 
     async def run(self, live: LiveSaga) -> Happened | None:
-        """Do or undo the current step. None when a command broke it off."""
+        """Do or undo the current step, if it is time. None when a command broke it off."""
         assert live.state.step_id is not None  # noqa: S101 - else it would not be driving
+        untimely = _untimely(live)
+        if untimely is not None:
+            return untimely
         spec = live.definition.step(live.state.step_id)
         forward = live.state.direction is Direction.FORWARD
         try:
@@ -60,6 +65,9 @@ class StepRunner:
                     saga_id=live.saga_id,
                 ) from None
             return None
+        except SagaDeadlineError as error:
+            logger.info("%s", error)
+            return StepFailed(failure_of(error), uuid4(), 0.0)
         except Exception as error:
             policy = spec.retry_policy if forward else spec.compensation_retry_policy
             failure = failure_of(error, policy)
@@ -113,10 +121,14 @@ class StepRunner:
     ) -> Any:
         spec = live.definition.step(live.state.step_id or "")
         timeout = None if limit is None else limit.total_seconds()
+        left = live.time_left()
+        cut = left is not None and (timeout is None or left < timeout)
         context = live.step_context(spec)
         self._observers.step_begins(live)
         try:
-            return await live.call.run(shape, function, arguments, context, timeout)
+            return await live.call.run(
+                shape, function, arguments, context, left if cut else timeout
+            )
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -124,6 +136,22 @@ class StepRunner:
             # The step was cancelled from within, not its driver.
             raise StepCancelledError("the step was cancelled from within") from None
         except StepTimeoutError as error:
+            if cut:
+                raise SagaDeadlineError(f"{_deadline(live)} while {live.position} ran") from None
             raise StepTimeoutError(f"{live.position} {error}") from None
         finally:
             self._observers.step_ends(live)
+
+
+def _untimely(live: LiveSaga) -> Happened | None:
+    """Say why the step must not run now, if it must not."""
+    left = live.time_left()
+    if left is not None and left <= 0:
+        late = SagaDeadlineError(f"{_deadline(live)} while {live.position} did not run")
+        return DeadlinePassed(failure_of(late), uuid4())
+    begins_at = live.begins_at
+    return None if begins_at is None else StartAhead(begins_at)
+
+
+def _deadline(live: LiveSaga) -> str:
+    return f"the saga's deadline of {live.timing.deadline_at:%Y-%m-%d %H:%M:%S} UTC passed"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 from saga_core.definition import SagaDefinition
 from saga_core.errors import SagaDefinitionError
 from saga_core.records import Registered, SagaRecord
+from saga_core.timing import check_deadline_length
 
 __all__ = ["Registration", "Registry"]
 
@@ -24,6 +26,8 @@ class Registration:
     definition: SagaDefinition
     max_crashes: int
     """How many workers may die, alone with a saga in one step, before it is STUCK."""
+    deadline: timedelta | None = None
+    """What a new saga gets that is started without one."""
 
     @property
     def key(self) -> Registered:
@@ -38,7 +42,15 @@ class Registry:
         self._latest: dict[str, Registration] = {}
         self._claimable: tuple[Registered, ...] = ()
 
-    def add(self, name: str, definition: SagaDefinition, *, version: str, max_crashes: int) -> None:
+    def add(
+        self,
+        name: str,
+        definition: SagaDefinition,
+        *,
+        version: str,
+        max_crashes: int,
+        deadline: timedelta | None = None,
+    ) -> None:
         """Register a definition. Raises `SagaDefinitionError`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise SagaDefinitionError(
@@ -66,7 +78,8 @@ class Registry:
                 f"saga '{name}' version '{version}' is registered already with another "
                 "definition; give the new one a version of its own"
             )
-        registration = Registration(name, version, definition, max_crashes)
+        check_deadline_length(deadline)
+        registration = Registration(name, version, definition, max_crashes, deadline)
         self._by_key[name, version] = registration
         self._latest[name] = registration
         self._claimable = tuple(entry.key for entry in self._by_key.values())

@@ -15,6 +15,7 @@ from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
 from saga_core.records import HistoryEntry, SagaRecord, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+from saga_core.timing import Timing
 
 __all__ = ["HistoryItem", "SagaAdminSnapshot", "SagaSnapshot"]
 
@@ -44,6 +45,10 @@ class SagaSnapshot(BaseModel):
     deadline_at: datetime | None
     """When the saga is looked at again, or its driver's lease ends; by the store's clock."""
     waiting_for: str | None
+    starts_at: datetime | None
+    """When it is, or was, to begin, if its start was put off. None in what `find` gives."""
+    saga_deadline_at: datetime | None
+    """The deadline of its forward work, unless there is none or it is void; as `starts_at`."""
     aggregation_id: str | None
     trace_id: str | None
     tags: tuple[str, ...]
@@ -151,6 +156,7 @@ class SagaAdminSnapshot(SagaSnapshot):
 
 
 def _fields(record: SagaRecord) -> dict[str, Any]:
+    timing = Timing.of(record)
     state = record.state
     status = state.status
     if status is SagaStatus.SUSPENDED and record.is_held:
@@ -169,6 +175,8 @@ def _fields(record: SagaRecord) -> dict[str, Any]:
         "error_code": state.error_code,
         "deadline_at": record.due_at,
         "waiting_for": state.waiting_for,
+        "starts_at": timing.begins_at,
+        "saga_deadline_at": timing.deadline_at,
         "aggregation_id": record.aggregation_id,
         "trace_id": record.trace_id,
         "tags": record.tags,

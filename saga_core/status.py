@@ -65,6 +65,10 @@ class EntryKind(StrEnum):
     ABORTED = "aborted"
     REVIVED = "revived"
     """A person brought a FAILED saga back; it holds its aggregate id again."""
+    SCHEDULED = "scheduled"
+    """The saga is to begin later; when, `output` says."""
+    DEADLINE = "deadline"
+    """The saga has a deadline, or has none any more; `output` says."""
     COMMAND_IGNORED = "command_ignored"
     """A command reached a saga whose state no longer allowed it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from saga_core.happening import (
     Compensated,
     CompensationFailed,
     CompensationRequested,
+    DeadlinePassed,
     Decision,
     EventArrived,
     Failure,
@@ -26,6 +27,7 @@ from saga_core.happening import (
     Recorded,
     RetryRequested,
     SkipRequested,
+    StartAhead,
     Started,
     StepDone,
     StepFailed,
@@ -34,11 +36,12 @@ from saga_core.happening import (
     Unmappable,
     WorkerLost,
 )
-from saga_core.records import SagaState
+from saga_core.records import Due, SagaState
 from saga_core.status import Direction, EntryKind
 from tests.behaviour.cast import Story, definition
 
 MOST_STEPS = 5
+SOON = datetime(2030, 1, 1, tzinfo=UTC)
 UNMAPPABLE = Unmappable(Failure("E: map", "E", retryable=False))
 TERMINAL = [status for status in SagaStatus if status.is_terminal]
 
@@ -90,6 +93,8 @@ class Life:
         if decision.drive or state.status is SagaStatus.SUSPENDED:
             assert state.step_id is not None
         if state.status is SagaStatus.SUSPENDED:
+            begun = self.outputs or state.attempt
+            assert not (begun and state.waiting_for == "start")
             assert state.direction is Direction.FORWARD
         if state.status is SagaStatus.COMPENSATING:
             assert state.direction is Direction.ROLLBACK
@@ -113,6 +118,7 @@ def operator_requests() -> st.SearchStrategy[Happened]:
     by = Operator("ann", "because")
     requests: list[Happened] = [
         RetryRequested(by, uuid4(), None),
+        RetryRequested(by, uuid4(), None, overdue=True),
         CompensationRequested(by, uuid4()),
         Aborted(by),
         SkipRequested(by, "{}", uuid4(), Mapped("{}")),
@@ -144,7 +150,10 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
         Suspected(),
         WorkerLost(3),
         Undecodable(Failure("E: old", "E")),
+        DeadlinePassed(Failure("E: late", "E"), uuid4()),
     ]
+    if life.state.waiting_for == "start":
+        doing.append(StartAhead(SOON))
     return data.draw(st.sampled_from(doing))
 
 
@@ -152,7 +161,8 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
 @given(made=definitions(), data=st.data())
 def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) -> None:
     blank = SagaState(status=SagaStatus.RUNNING)
-    begun = decide(made, blank, {}, Started(Mapped("{}"), uuid4()))
+    later = data.draw(st.sampled_from([None, Due(at=SOON)]))
+    begun = decide(made, blank, {}, Started(Mapped("{}"), uuid4(), later))
     life = Life(made, begun.state)
     for _ in range(25):
         if life.state.status in TERMINAL or data.draw(st.integers(0, 5)) == 0:
@@ -166,7 +176,7 @@ def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) 
                 # Its map had failed, so it is computed again.
                 computed: list[NextInput] = [Mapped("{}"), UNMAPPABLE]
                 again = data.draw(st.sampled_from(computed))
-                request = RetryRequested(request.by, uuid4(), again)
+                request = RetryRequested(request.by, uuid4(), again, request.overdue)
             try:
                 life.live_through(request)
                 if before.status.is_terminal:

@@ -14,6 +14,7 @@ from saga_core.happening import WORKER_LOST
 from saga_core.records import HistoryEntry, NewSaga, SagaRecord, SagaState
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.timing import Moment
 from tests.behaviour.cast import Story, definition
 
 ID = UUID(int=7)
@@ -24,6 +25,7 @@ AGO = NOW - timedelta(seconds=2)
 DONE = HistoryEntry(
     kind=EntryKind.COMPLETED, step_id="step_0", input="1", output="2", seq=1, version=2, at=NOW
 )
+NONSENSE = replace(DONE, kind=EntryKind.DEADLINE, step_id=None)
 ERROR = {"last_error": "ValueError: no\n  at all", "error_code": "ValueError"}
 BACK = {"direction": Direction.ROLLBACK}
 SUSPECT = {"last_error": "workers were lost", "error_code": WORKER_LOST}
@@ -50,6 +52,13 @@ DUE = {"due_at": AGO}
 LATER = {"due_at": SOON}
 ENDED = {"active": False, "step_id": None}
 LAST = "last changed at 2026-01-01 00:00:00.000 UTC"
+
+
+def deadline(after: timedelta) -> dict[str, Any]:
+    """Return a record's outputs: nothing done, and a deadline counted from its creation."""
+    fact = Moment(after=after).entry(EntryKind.DEADLINE)
+    return {"outputs": (fact.as_entry(seq=1, version=1, at=NOW),)}
+
 
 CASES = {
     "held": Case(
@@ -241,6 +250,54 @@ CASES = {
         f"compensate_step rolls back what was done, but not from here, because {GONE} (no version "
         "is)",
         SagaStatus.FAILED, {"active": False}, {}, None,
+    ),
+    "not begun": Case(
+        f"has not begun: it is to begin at {SOON_SAID}",
+        SUSPENDED, {"waiting_for": "start"}, LATER,
+    ),
+    "not begun elsewhere": Case(
+        f"has not begun: it is to begin at {SOON_SAID}; {GONE} (no version is)",
+        SUSPENDED, {"waiting_for": "start"}, LATER, None,
+    ),
+    "with a deadline": Case(
+        f"is SUSPENDED and waits until {SOON_SAID} for attempt 1 of step 'step_1'; its deadline is "
+        f"at {SOON_SAID}",
+        SUSPENDED, {}, {**LATER, **deadline(MINUTE)},
+    ),
+    "held with a deadline": Case(
+        f"is RUNNING: worker me:1 drives it, at attempt 1 of step 'step_1', and holds its lease "
+        f"until {SOON_SAID}; its deadline is at {SOON_SAID}",
+        RUNNING, {}, {**HELD, **deadline(MINUTE)},
+    ),
+    "past its deadline": Case(
+        f"is SUSPENDED and due since {AGO_SAID} for attempt 1 of step 'step_1'; it waits for a "
+        f"worker to claim it; its deadline passed at {AGO_SAID}, so no more forward work is done",
+        SUSPENDED, {}, {**DUE, **deadline(AGO - NOW)},
+    ),
+    "held back past its deadline": Case(
+        "is SUSPENDED and waits for resume, at attempt 1 of step 'step_1'; its deadline passed at "
+        f"{AGO_SAID} and stops it once it goes on",
+        SUSPENDED, {"waiting_for": "resume"}, deadline(AGO - NOW),
+    ),
+    "stuck before its deadline": Case(
+        f"is STUCK at step 'step_1', {LAST}; it needs a person: retry_step, skip_step or abort "
+        f"ends that; its deadline is at {SOON_SAID}",
+        STUCK, {}, deadline(MINUTE),
+    ),
+    "stuck past its deadline": Case(
+        f"is STUCK at step 'step_1', {LAST}; it needs a person: retry_step, skip_step or abort "
+        f"ends that; its deadline passed at {AGO_SAID}, which retry_step and skip_step make void",
+        STUCK, {}, deadline(AGO - NOW),
+    ),
+    "rolling back past its deadline": Case(
+        f"is COMPENSATING and its rollback waits until {SOON_SAID} for attempt 1 of undoing step "
+        "'step_1'",
+        COMPENSATING, BACK, {**LATER, **deadline(AGO - NOW)},
+    ),
+    "with a deadline that cannot be read": Case(
+        f"is SUSPENDED and waits until {SOON_SAID} for attempt 1 of step 'step_1'; when it is to "
+        "be done cannot be read",
+        SUSPENDED, {}, {**LATER, "outputs": (NONSENSE,)},
     ),
     "failed and unreadable": Case(
         f"ended as FAILED, {LAST} while step 'step_1' was current; its initial_data cannot be "
