@@ -46,6 +46,7 @@ from saga_core.snapshot import HistoryItem, SagaAdminSnapshot, SagaSnapshot
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.step import BaseStep, StepContext
 from saga_core.store import SagaStore
+from saga_core.upcaster import DoneStep, SagaInFlight, Upcaster
 from saga_core.worker import SagaWorker
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "CopyReport",
     "DefinitionReport",
     "Direction",
+    "DoneStep",
     "EntryKind",
     "ExponentialRetry",
     "FixedRetry",
@@ -82,6 +84,7 @@ __all__ = [
     "SagaDefinitionError",
     "SagaEngine",
     "SagaError",
+    "SagaInFlight",
     "SagaNotFoundError",
     "SagaOrchestrator",
     "SagaPage",
@@ -97,6 +100,7 @@ __all__ = [
     "StoreUnavailableError",
     "StoreUrlError",
     "TypeValidationError",
+    "Upcaster",
     "available_backends",
     "copy_sagas",
     "hookimpl",

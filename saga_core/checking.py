@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from saga_core.codec import PayloadLimits
+from saga_core.errors import SagaDefinitionError, SagaNotFoundError
 from saga_core.records import Query, SagaRecord
 from saga_core.registry import Registry
 from saga_core.status import SagaStatus
 from saga_core.store import SagaStore
+from saga_core.upcasting import bring_to_life
+from saga_core.versions import as_driven, was_upcast
 
 __all__ = ["CheckedDefinition", "DefinitionReport", "check_definitions"]
 
@@ -17,13 +21,20 @@ ACTIVE = tuple(status for status in SagaStatus if not status.is_terminal)
 PAGE = 500
 
 
+REFUSED = 3
+"""Sagas of one definition whose refusal by an upcaster is told; the others are counted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedDefinition:
-    """A definition that active sagas in the store were started with."""
+    """A definition that drives active sagas in the store."""
 
     saga_name: str
     version: str
+    """The one that drives them: they were started with it, or upcast to it."""
     fingerprint: str
+    started_as: str
+    """The version they were started with, by which they are claimed."""
     sagas: int
     """How many active sagas need it."""
     example: UUID
@@ -32,23 +43,32 @@ class CheckedDefinition:
     """Whether anything is registered under this name and version."""
     differences: tuple[str, ...]
     """How what is registered differs from it, in sentences; empty if it does not."""
+    upcast_to: str | None = None
+    """The version to which what is registered here moves them."""
+    refused: int = 0
+    """How many of them an upcaster cannot move."""
+    refusals: tuple[str, ...] = ()
+    """Why, in sentences, for the first of them."""
 
     @property
     def ok(self) -> bool:
         """Whether these sagas can be driven by what is registered."""
-        return self.registered and not self.differences
+        return self.registered and not self.differences and not self.refused
 
     def __str__(self) -> str:
         if self.ok:
-            said = "registered"
+            said = "registered" if self.upcast_to is None else f"is moved to '{self.upcast_to}'"
+        elif self.refused:
+            said = f"has {self.refused} refused by an upcaster: {'; '.join(self.refusals)}"
         elif self.registered:
             said = f"has changed: {'; '.join(self.differences)}"
         else:
             said = "is not registered"
         sagas = f"{self.sagas} active saga{'' if self.sagas == 1 else 's'}"
-        return (
-            f"'{self.saga_name}' version '{self.version}' {said} ({sagas}, such as {self.example})"
-        )
+        name = f"'{self.saga_name}' version '{self.version}'"
+        if self.started_as != self.version:
+            name += f", started as version '{self.started_as}',"
+        return f"{name} {said} ({sagas}, such as {self.example})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,35 +101,91 @@ class DefinitionReport:
         return "\n".join([head, *(f"- {each}" for each in self.problems)])
 
 
-async def check_definitions(store: SagaStore, registry: Registry) -> DefinitionReport:
+async def check_definitions(
+    store: SagaStore, registry: Registry, limits: PayloadLimits
+) -> DefinitionReport:
     """Read all active sagas, a page in memory at a time, and return what they need."""
-    found: dict[tuple[str, str, str], CheckedDefinition] = {}
+    found: dict[tuple[str, ...], CheckedDefinition] = {}
     query = Query(statuses=ACTIVE, limit=PAGE)
     while True:
         page = await store.find(query)
-        for record in page.records:
-            key = (record.saga_name, record.definition_version, record.fingerprint)
+        for listed in page.records:
+            checked = await _check(store, listed, registry, limits)
+            if checked is None:
+                continue
+            key = (checked.saga_name, checked.version, checked.fingerprint, checked.started_as)
             known = found.get(key)
-            if known is None:
-                found[key] = _checked(record, registry)
-            else:
-                found[key] = replace(known, sagas=known.sagas + 1)
+            found[key] = checked if known is None else _together(known, checked)
         if page.cursor is None:
             return DefinitionReport(definitions=tuple(found[key] for key in sorted(found)))
         query = replace(query, cursor=page.cursor)
 
 
-def _checked(record: SagaRecord, registry: Registry) -> CheckedDefinition:
-    registration = registry.get(record.saga_name, record.definition_version)
-    differences: tuple[str, ...] = ()
-    if registration is not None:
-        differences = tuple(registration.definition.differences(record.fingerprint))
+async def _check(
+    store: SagaStore, listed: SagaRecord, registry: Registry, limits: PayloadLimits
+) -> CheckedDefinition | None:
+    """Look at one saga; None if it has ended meanwhile. Most need no more than what is listed."""
+    if registry.route(listed) is None and not was_upcast(listed):
+        return _checked(listed, listed, listed, registry)
+    try:
+        record = await store.load(listed.saga_id)
+    except SagaNotFoundError:
+        return None
+    if record.state.status.is_terminal:
+        return None
+    driven = as_driven(record)
+    route = registry.route(driven)
+    # A claim goes by the version that a saga was started with.
+    if route is None or not registry.knows(record):
+        needed = driven if registry.knows(record) else record
+        return _checked(record, driven, needed, registry)
+    heard = await store.inbox(record.saga_id) if record.signals else ()
+    known = [signal for signal in heard if signal.seq <= record.seen or signal.consumed]
+    refusals: tuple[str, ...] = ()
+    upcast_to = route.target.version
+    try:
+        upcast_to = bring_to_life(record, registry, limits, known).registration.version
+    except SagaDefinitionError as error:
+        refusals = (str(error),)
     return CheckedDefinition(
-        saga_name=record.saga_name,
-        version=record.definition_version,
-        fingerprint=record.fingerprint,
+        saga_name=driven.saga_name,
+        version=driven.definition_version,
+        fingerprint=driven.fingerprint,
+        started_as=record.definition_version,
         sagas=1,
         example=record.saga_id,
+        registered=True,
+        differences=(),
+        upcast_to=upcast_to,
+        refused=len(refusals),
+        refusals=refusals,
+    )
+
+
+def _checked(
+    record: SagaRecord, driven: SagaRecord, needed: SagaRecord, registry: Registry
+) -> CheckedDefinition:
+    """Compare what is registered with the version that is needed to claim or to drive."""
+    registration = registry.get(needed.saga_name, needed.definition_version)
+    differences: tuple[str, ...] = ()
+    if registration is not None:
+        differences = tuple(registration.definition.differences(needed.fingerprint))
+    return CheckedDefinition(
+        saga_name=driven.saga_name,
+        version=driven.definition_version,
+        fingerprint=driven.fingerprint,
+        started_as=record.definition_version,
+        sagas=1,
+        example=driven.saga_id,
         registered=registration is not None,
         differences=differences,
+    )
+
+
+def _together(known: CheckedDefinition, one: CheckedDefinition) -> CheckedDefinition:
+    return replace(
+        known,
+        sagas=known.sagas + 1,
+        refused=known.refused + one.refused,
+        refusals=(*known.refusals, *one.refusals)[:REFUSED],
     )

@@ -36,6 +36,7 @@ from saga_core.happening import (
     Failure,
     Happened,
     Mapped,
+    MovedToVersion,
     NextInput,
     Operator,
     Recorded,
@@ -50,6 +51,7 @@ from saga_core.happening import (
     Unmappable,
     WorkerLost,
 )
+from saga_core.moving import move_to_version
 from saga_core.records import Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, DEADLINE_VOID
@@ -100,6 +102,8 @@ def decide(
         case WorkerLost(times):
             error = f"worker lost {times} times in step '{state.step_id}'"
             return get_stuck(state, Failure(error=error, code=WORKER_LOST))
+        case MovedToVersion():
+            return move_to_version(definition, state, happened)
         case Undecodable(failure):
             return get_stuck(state, failure)
         case _:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -18,8 +19,10 @@ from saga_core.call import Interrupt
 from saga_core.codec import PayloadLimits
 from saga_core.commands import Command
 from saga_core.decide import decide, ignore_command
+from saga_core.deciding import go_on
 from saga_core.errors import (
     PayloadError,
+    SagaDefinitionError,
     SagaError,
     SagaStateError,
     StaleVersionError,
@@ -52,9 +55,11 @@ from saga_core.records import (
     StoredSignal,
     Transition,
 )
+from saga_core.refusals import Refusals
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
+from saga_core.upcasting import bring_to_life
 from saga_core.writing import settle, to_the_end
 
 __all__ = ["SUSPECT_AFTER", "SagaEngine", "is_suspect"]
@@ -94,6 +99,7 @@ class SagaEngine:
         self._runner = StepRunner(limits, observers)
         self._keeper = LeaseKeeper(store, self.worker, execution_lease, self._signalled)
         self._suspect: UUID | None = None
+        self._refusals = Refusals(longest=execution_lease / 3)
         self._changed: dict[UUID, set[asyncio.Event]] = {}
         self._hearing: set[asyncio.Task[None]] = set()
 
@@ -187,6 +193,8 @@ class SagaEngine:
         if lease is None:
             lease = LeaseAction.KEEP if decision.drive else LeaseAction.RELEASE
         seen = live.seen if seen is None else seen
+        if live.unwritten is not None:
+            decision = replace(decision, history=(*live.unwritten.history, *decision.history))
         transition = Transition(
             saga_id=live.saga_id,
             expected_version=live.version,
@@ -198,6 +206,7 @@ class SagaEngine:
             history=decision.history,
             signals_in=signals_in,
             consumed=consumed,
+            tags=None if live.unwritten is None else live.unwritten.tags,
         )
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
@@ -342,7 +351,7 @@ class SagaEngine:
         patient: bool,
         leaving: Callable[[], bool] | None = None,
     ) -> bool:
-        """Drive a claimed saga; False if it was put back to be driven alone later.
+        """Drive a claimed saga; False if it was put back to be driven later or by others.
 
         A saga whose drivers were lost `SUSPECT_AFTER` times without a commit is a suspect. At
         most one suspect is driven at a time, which is recorded before, so that a crash convicts
@@ -356,12 +365,21 @@ class SagaEngine:
             self._suspect = record.saga_id
         since -= self._lease_used(record)
         try:
-            live = await self.bring_up(record)
+            try:
+                live = await self.bring_up(record)
+            except SagaDefinitionError as error:
+                await self._refuse(record, error)
+                return False
+            self._refusals.forget(record.saga_id)
             if live is None:
                 return True
             live.trusted_until = since + self.execution_lease.total_seconds() * TRUSTED
             if suspect and record.reclaims and not await self._on_trial(live):
                 return True
+            if live.unwritten is not None and live.driving:
+                # On record before a step of the new version runs: who knows only the old one will
+                # find that the saga is not for him.
+                await to_the_end(self.commit(live, go_on(live.state, ())))
             await self.drive(
                 live,
                 since=since,
@@ -405,6 +423,12 @@ class SagaEngine:
         if self._suspect == saga_id:
             self._suspect = None
 
+    async def _refuse(self, record: SagaRecord, error: SagaDefinitionError) -> None:
+        """Leave a saga that cannot be driven here to others, and to us after a growing while."""
+        delay = self._refusals.delay(record, error)
+        held = Held(record.saga_id, record.fence)
+        await to_the_end(self.store.release(self.worker, [held], delay=delay))
+
     async def _put_back(self, record: SagaRecord, *, patient: bool) -> None:
         delay = timedelta(0)
         if patient:
@@ -430,14 +454,14 @@ class SagaEngine:
     async def look_at(self, record: SagaRecord) -> LiveSaga:
         """Return a record with its definition and its events, decoded or not.
 
-        Raises `SagaDefinitionError` if its definition is not here or has changed.
+        Raises `SagaDefinitionError` if its definition is not here or has changed, or if its
+        upcaster fails.
         """
-        registration = self.registry.resolve(record)
         signals: Sequence[StoredSignal] = ()
         if record.signals:
             signals = await self.store.inbox(record.saga_id)
         heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
-        return LiveSaga(record, registration, self.limits, heard)
+        return bring_to_life(record, self.registry, self.limits, heard)
 
     async def _give_back(self, live: LiveSaga) -> None:
         """Release a saga that still has work, due now."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from saga_core.codec import decode_json
+from saga_core.codec import PayloadLimits, decode_json
 from saga_core.engine import SUSPECT_AFTER, is_suspect
-from saga_core.errors import PayloadError
+from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.status import Direction, SagaStatus
 from saga_core.timing import AT_START, Timing, deadline_applies
+from saga_core.upcasting import bring_to_life
+from saga_core.versions import as_driven
 
 __all__ = ["explain"]
 
@@ -172,7 +174,9 @@ def _next_driver(record: SagaRecord, registry: Registry) -> str:
     gap = _gap(record, registry)
     if gap is not None:
         return f"; nobody here can drive it, because {gap}"
-    return "; it waits for a worker to claim it"
+    route = registry.route(as_driven(record))
+    moves = "" if route is None else f", which moves it to version '{route.target.version}'"
+    return f"; it waits for a worker to claim it{moves}"
 
 
 def _deadline(record: SagaRecord) -> str:
@@ -206,13 +210,22 @@ def _ways(record: SagaRecord, registry: Registry, ways: list[str]) -> str:
 
 def _gap(record: SagaRecord, registry: Registry) -> str | None:
     """Say why this process cannot drive the saga; None if it can."""
-    name, version = record.saga_name, record.definition_version
+    # A claim goes by the version that a saga was started with, its driver by the one it is of now.
+    driven = as_driven(record)
+    wanted = driven if registry.knows(record) else record
+    if registry.route(wanted) is not None:
+        try:
+            bring_to_life(record, registry, PayloadLimits())
+        except SagaDefinitionError as error:
+            return str(error)
+        return None
+    name, version = wanted.saga_name, wanted.definition_version
     registration = registry.get(name, version)
     if registration is None:
         others = ", ".join(f"'{each}'" for each in registry.versions(name))
         there = f"only version {others} is" if others else "no version is"
         return f"'{name}' version '{version}' is not registered here ({there})"
-    differences = registration.definition.differences(record.fingerprint)
+    differences = registration.definition.differences(wanted.fingerprint)
     if not differences:
         return None
     return (

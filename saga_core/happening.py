@@ -23,6 +23,7 @@ __all__ = [
     "Failure",
     "Happened",
     "Mapped",
+    "MovedToVersion",
     "NextInput",
     "Operator",
     "Recorded",
@@ -195,6 +196,16 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class MovedToVersion:
+    """An upcaster has moved the saga to the definition that decides now."""
+
+    step_id: str
+    input: str | None
+    """What the current step is given in this version."""
+    entry: NewEntry
+
+
+@dataclass(frozen=True, slots=True)
 class Undecodable:
     """What the store holds cannot be read with the registered definition."""
 
@@ -217,6 +228,7 @@ Happened = (
     | Suspected
     | WorkerLost
     | Undecodable
+    | MovedToVersion
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,13 +15,21 @@ from saga_core.definition import InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
 from saga_core.happening import Decision, NextInput, Recorded
 from saga_core.mapping import input_context, map_input
-from saga_core.records import Committed, Due, SagaRecord, SagaState, StoredSignal
+from saga_core.records import Committed, Due, NewEntry, SagaRecord, SagaState, StoredSignal
 from saga_core.registry import Registration
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.step import StepContext
 from saga_core.timing import AT_START, Timing, deadline_applies
 
-__all__ = ["LiveSaga"]
+__all__ = ["LiveSaga", "Unwritten"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """What has happened to a saga while it was read: it goes out with its next commit."""
+
+    history: tuple[NewEntry, ...]
+    tags: tuple[str, ...]
 
 
 class LiveSaga:
@@ -56,6 +64,7 @@ class LiveSaga:
         self.trusted_until = 0.0
         """The loop time until which the lease is surely ours."""
         self.call = StepCall()
+        self.unwritten: Unwritten | None = None
         self.outputs: dict[str, Recorded] = {
             step_id: Recorded(entry.input, entry.output)
             for step_id, entry in record.step_outputs.items()
@@ -151,6 +160,7 @@ class LiveSaga:
         self.seen = seen
         self.driving = decision.drive
         self.timing = self.timing.following(decision.history)
+        self.unwritten = None
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let maps see an output that is about to be recorded."""

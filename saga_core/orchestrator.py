@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,6 +27,7 @@ from saga_core.snapshot import SagaSnapshot
 from saga_core.status import EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.timing import AT_START, Moment, check_beginning, check_deadline
+from saga_core.upcaster import Convert, Upcaster
 from saga_core.waiting import wait_until_rest
 from saga_core.writing import settle, to_the_end
 
@@ -83,17 +84,26 @@ class SagaOrchestrator:
         *,
         version: str = "1",
         max_crashes: int = 3,
+        upcast: Mapping[str, Convert | Upcaster] | None = None,
         deadline: timedelta | None = None,
     ) -> None:
         """Make a saga known under a name, so that it can be started and driven here.
 
-        Several versions may be registered side by side; the last one starts new sagas. After
-        `max_crashes` deaths of a worker that was alone with a saga in one step, it is STUCK.
-        `deadline` is what new sagas get that are started without one; see `start`. Raises
-        `SagaDefinitionError`.
+        Several versions may be registered side by side, each drives the sagas that were started
+        with it; the one registered last starts new sagas. `upcast` has a function for each older
+        version whose sagas in flight are to be moved to this one: it gets a `SagaInFlight` and
+        returns it in the new form. An older version that is not registered here before needs an
+        `Upcaster` with its fingerprints. After `max_crashes` deaths of a worker that was alone
+        with a saga in one step, it is STUCK. `deadline` is what new sagas get that are started
+        without one; see `start`. Raises `SagaDefinitionError`.
         """
         self.engine.registry.add(
-            name, definition, version=version, max_crashes=max_crashes, deadline=deadline
+            name,
+            definition,
+            version=version,
+            max_crashes=max_crashes,
+            upcast=upcast,
+            deadline=deadline,
         )
 
     async def start(
@@ -105,6 +115,7 @@ class SagaOrchestrator:
         saga_id: UUID | None = None,
         trace_id: str | None = None,
         tags: Sequence[str] | None = None,
+        version: str | None = None,
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         deadline: timedelta | datetime | None = None,
@@ -114,7 +125,8 @@ class SagaOrchestrator:
 
         With `wait=False` it is only written, and left to a worker. `saga_id` is the idempotency
         key: the same id with the same name and data returns the saga that is there already,
-        with others raises `SagaStateError`. Never raises because a step failed; look at
+        with others raises `SagaStateError`. `version` is the one registered last unless given; a
+        saga that is there already keeps its own. Never raises because a step failed; look at
         `get_snapshot`.
 
         With `start_at`, an aware datetime, or a `delay` above zero the saga is only written, and
@@ -124,12 +136,12 @@ class SagaOrchestrator:
         is FAILED), with the `error_code` SagaDeadlineError. A rollback has no deadline. All these
         are times of the store's clock.
 
-        Raises `SagaDefinitionError` for a name that is not registered, or for times without a
-        zone, negative or out of range, `PayloadError` for data that cannot be stored,
+        Raises `SagaDefinitionError` for a name or version that is not registered, or for times
+        without a zone, negative or out of range, `PayloadError` for data that cannot be stored,
         `ActiveSagaAlreadyExistsError` if another active saga has this `aggregation_id`, and
         `StoreUnavailableError` with `saga_id` set: the saga is then left to the workers.
         """
-        registration = self.engine.registry.latest(saga_name)
+        registration = self.engine.registry.starting(saga_name, version)
         check_aggregation_id(aggregation_id)
         check_trace_id(trace_id)
         labels = check_tags(tags)
@@ -242,15 +254,17 @@ class SagaOrchestrator:
         """
         return await wait_until_rest(self.engine, saga_id, timeout)
 
-    async def check_definitions(self) -> DefinitionReport:
+    async def check_definitions(self, store: SagaStore | None = None) -> DefinitionReport:
         """Return which definitions the active sagas in the store need, and whether all are here.
 
         For a deploy: register what the new code registers, ask, and stop unless `report.ok`. Sagas
-        whose definition is not registered, or has changed, would wait until somebody registers it.
-        Reads every active saga once, one page in memory at a time; changes nothing. What is
-        started meanwhile may be missed.
+        whose definition is not registered or has changed, or which an upcaster refuses, would wait
+        until somebody registers what they need. `store` is another one than the orchestrator's
+        own. Reads every active saga once, one page in memory at a time, and tries the upcasters on
+        what they are for; changes nothing. What is started meanwhile may be missed.
         """
-        return await check_definitions(self.store, self.engine.registry)
+        engine = self.engine
+        return await check_definitions(store or self.store, engine.registry, engine.limits)
 
     async def _abandon(self, new: NewSaga) -> None:
         """Give back a saga whose starter was cancelled while it was being written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,8 +11,9 @@ from saga_core.definition import SagaDefinition
 from saga_core.errors import SagaDefinitionError
 from saga_core.records import Registered, SagaRecord
 from saga_core.timing import check_deadline_length
+from saga_core.upcaster import Convert, Upcaster
 
-__all__ = ["Registration", "Registry"]
+__all__ = ["Registration", "Registry", "Route"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,199}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -34,12 +36,21 @@ class Registration:
         return Registered(self.name, self.version, self.definition.fingerprint)
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way from an older version of a saga to a registered one."""
+
+    target: Registration
+    convert: Convert
+
+
 class Registry:
     """Definitions by name and version; the version registered last starts new sagas."""
 
     def __init__(self) -> None:
         self._by_key: dict[tuple[str, str], Registration] = {}
         self._latest: dict[str, Registration] = {}
+        self._routes: dict[Registered, Route] = {}
         self._claimable: tuple[Registered, ...] = ()
 
     def add(
@@ -50,6 +61,7 @@ class Registry:
         version: str,
         max_crashes: int,
         deadline: timedelta | None = None,
+        upcast: Mapping[str, Convert | Upcaster] | None = None,
     ) -> None:
         """Register a definition. Raises `SagaDefinitionError`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -80,14 +92,83 @@ class Registry:
             )
         check_deadline_length(deadline)
         registration = Registration(name, version, definition, max_crashes, deadline)
+        routes = dict(self._new_routes(registration, {} if upcast is None else upcast))
         self._by_key[name, version] = registration
         self._latest[name] = registration
-        self._claimable = tuple(entry.key for entry in self._by_key.values())
+        self._routes |= routes
+        keys = [entry.key for entry in self._by_key.values()]
+        self._claimable = tuple(dict.fromkeys((*keys, *self._routes)))
+
+    def _new_routes(
+        self, target: Registration, upcast: Mapping[str, Convert | Upcaster]
+    ) -> Iterator[tuple[Registered, Route]]:
+        name = target.name
+        if not isinstance(upcast, Mapping):
+            raise SagaDefinitionError(
+                f"upcast of saga '{name}' must map versions to functions, "
+                f"got {type(upcast).__name__}"
+            )
+        for version, value in upcast.items():
+            if not isinstance(version, str) or not _VERSION.fullmatch(version):
+                raise SagaDefinitionError(
+                    f"upcast of saga '{name}' names the version {version!r}, which is none"
+                )
+            if version == target.version:
+                raise SagaDefinitionError(
+                    f"saga '{name}' version '{version}' cannot be upcast to itself; give the "
+                    "changed definition a version of its own"
+                )
+            upcaster = value if isinstance(value, Upcaster) else Upcaster(value)
+            known = self._by_key.get((name, version))
+            fingerprints = set(upcaster.fingerprints)
+            if known is not None:
+                fingerprints.add(known.definition.fingerprint)
+            if not fingerprints:
+                raise SagaDefinitionError(
+                    f"saga '{name}' version '{version}' is not registered here, so its upcaster "
+                    "does not know which sagas are meant: register that version before, or use "
+                    "Upcaster(function, fingerprints=(...,))"
+                )
+            for fingerprint in sorted(fingerprints):
+                source = Registered(name, version, fingerprint)
+                self._refuse_circle(source, target)
+                yield source, Route(target, upcaster.convert)
+
+    def _refuse_circle(self, source: Registered, target: Registration) -> None:
+        route: Route | None = self._routes.get(target.key)
+        while route is not None:
+            if route.target.key == source:
+                raise SagaDefinitionError(
+                    f"saga '{target.name}' version '{target.version}' is upcast to version "
+                    f"'{source.definition_version}' already, so it cannot be upcast from it"
+                )
+            route = self._routes.get(route.target.key)
 
     @property
     def claimable(self) -> tuple[Registered, ...]:
         """What `claim_due` may hand us."""
         return self._claimable
+
+    def starting(self, name: str, version: str | None) -> Registration:
+        """Return what a new saga runs: this version, or the one registered last.
+
+        Raises `SagaDefinitionError`.
+        """
+        latest = self.latest(name)
+        if version is None:
+            return latest
+        registration = self._by_key.get((name, version)) if isinstance(version, str) else None
+        if registration is None:
+            versions = ", ".join(f"'{each}'" for each in self.versions(name))
+            raise SagaDefinitionError(
+                f"saga '{name}' version {version!r} is not registered here. Registered versions: "
+                f"{versions}."
+            )
+        return registration
+
+    def route(self, record: SagaRecord) -> Route | None:
+        """Return the way to a newer version for a saga as it is driven, if there is one."""
+        return self._routes.get(_key(record))
 
     def latest(self, name: str) -> Registration:
         """Return what new sagas of this name run. Raises `SagaDefinitionError`."""
@@ -108,15 +189,11 @@ class Registry:
         return tuple(version for known, version in self._by_key if known == name)
 
     def knows(self, record: SagaRecord) -> bool:
-        """Tell whether this process can drive the saga."""
-        key = (record.saga_name, record.definition_version)
-        registration = self._by_key.get(key)
-        return (
-            registration is not None and registration.definition.fingerprint == record.fingerprint
-        )
+        """Tell whether this process claims the saga."""
+        return _key(record) in self._claimable
 
     def resolve(self, record: SagaRecord) -> Registration:
-        """Return the definition the saga was started with.
+        """Return the definition that drives a saga, given as it is driven.
 
         Raises `SagaDefinitionError`, with the differences if the definition has changed since.
         """
@@ -139,3 +216,7 @@ class Registry:
 
     def _known(self) -> str:
         return ", ".join(f"'{name}'" for name in sorted(self._latest)) or "none"
+
+
+def _key(record: SagaRecord) -> Registered:
+    return Registered(record.saga_name, record.definition_version, record.fingerprint)

@@ -16,6 +16,7 @@ from saga_core.errors import SagaStateError
 from saga_core.records import HistoryEntry, SagaRecord, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.timing import Timing
+from saga_core.versions import as_driven
 
 __all__ = ["HistoryItem", "SagaAdminSnapshot", "SagaSnapshot"]
 
@@ -30,7 +31,7 @@ class SagaSnapshot(BaseModel):
     saga_id: UUID
     saga_name: str
     version_name: str
-    """The version of the definition it runs."""
+    """The version of the definition it runs; in a page of `find`, the one it was started with."""
     status: SagaStatus
     """`RUNNING` also while a driver retries a suspended saga."""
     direction: Direction
@@ -155,7 +156,8 @@ class SagaAdminSnapshot(SagaSnapshot):
         )
 
 
-def _fields(record: SagaRecord) -> dict[str, Any]:
+def _fields(stored: SagaRecord) -> dict[str, Any]:
+    record = as_driven(stored)
     timing = Timing.of(record)
     state = record.state
     status = state.status

@@ -71,6 +71,8 @@ class EntryKind(StrEnum):
     """The saga has a deadline, or has none any more; `output` says."""
     COMMAND_IGNORED = "command_ignored"
     """A command reached a saga whose state no longer allowed it."""
+    UPCAST = "upcast"
+    """The saga was moved to another version of its definition; the entry's output says how."""
 
     @property
     def is_step_output(self) -> bool:
