@@ -15,7 +15,7 @@ from saga_core.happening import Mapped, MovedToVersion
 from saga_core.live import LiveSaga, Unwritten
 from saga_core.records import HistoryEntry, NewEntry, SagaRecord, StoredSignal
 from saga_core.registry import Registry, Route
-from saga_core.status import Direction, EntryKind
+from saga_core.status import Direction
 from saga_core.upcaster import DoneStep, SagaInFlight
 from saga_core.versions import Move, NewOutput, as_driven, tag_of
 
@@ -283,7 +283,7 @@ def _yet_to_be_undone(record: SagaRecord) -> Iterator[HistoryEntry]:
     """Yield what was put out by the steps that are done; in a rollback, up to the current one."""
     newest: dict[str, HistoryEntry] = {}
     for entry in record.outputs:
-        if entry.kind in (EntryKind.COMPLETED, EntryKind.SKIPPED) and entry.step_id is not None:
+        if entry.kind.is_step_output and entry.step_id is not None:
             newest.pop(entry.step_id, None)
             newest[entry.step_id] = entry
     current = record.state.step_id

@@ -17,8 +17,6 @@ from saga_core.status import EntryKind
 
 __all__ = ["Move", "NewOutput", "as_driven", "tag_of", "was_upcast"]
 
-_STEP_OUTPUTS = frozenset({EntryKind.COMPLETED, EntryKind.SKIPPED})
-
 
 @dataclass(frozen=True, slots=True)
 class NewOutput:
@@ -53,6 +51,7 @@ class Move:
             "version": self.version,
             "fingerprint": self.fingerprint,
             "from_step": self.from_step,
+            "step": self.step_id,
             "outputs": {step_id: _told(value) for step_id, value in self.outputs.items()},
         }
         if self.data is not None:
@@ -65,9 +64,9 @@ class Move:
         )
 
     @classmethod
-    def of(cls, entry: NewEntry) -> Move:
-        """Read an entry back. Raises `PayloadError`."""
-        told = decode_json(entry.output or "", what="upcast")
+    def decode(cls, text: str | None) -> Move:
+        """Read back the output of an entry. Raises `PayloadError`."""
+        told = decode_json(text or "", what="upcast")
         data = None
         if "initial_data" in told:
             data = _encoded(told["initial_data"], "initial_data")
@@ -77,7 +76,7 @@ class Move:
             version=told["version"],
             fingerprint=told["fingerprint"],
             from_step=told["from_step"],
-            step_id=entry.step_id or "",
+            step_id=told["step"],
             data=data,
             outputs={step_id: _read(value) for step_id, value in told["outputs"].items()},
         )
@@ -97,7 +96,7 @@ def as_driven(record: SagaRecord) -> SagaRecord:
     outputs: dict[str, HistoryEntry] = {}
     for entry in record.outputs:
         if entry.kind is EntryKind.UPCAST:
-            move = Move.of(entry)
+            move = Move.decode(entry.output)
             outputs = dict(_after(move, entry, outputs))
             record = replace(
                 record,
@@ -105,7 +104,7 @@ def as_driven(record: SagaRecord) -> SagaRecord:
                 fingerprint=move.fingerprint,
                 data=record.data if move.data is None else move.data,
             )
-        elif entry.kind in _STEP_OUTPUTS and entry.step_id is not None:
+        elif entry.kind.is_step_output and entry.step_id is not None:
             outputs.pop(entry.step_id, None)
             outputs[entry.step_id] = entry
         else:

@@ -28,6 +28,7 @@ from saga_backends.sql.shape import check_shape
 from saga_backends.sql.tables import HISTORY, INBOX, SagaHistoryEntry, complete
 from saga_backends.sql.times import make_aware
 from saga_core.status import EntryKind
+from saga_core.versions import Move
 
 __all__ = ["SagaStateMixin"]
 
@@ -64,7 +65,7 @@ class SagaStateMixin:
     definition_version: Mapped[str] = _text()
     fingerprint: Mapped[str] = _text()
     data: Mapped[str] = _text()
-    """What the saga was started with, as JSON text."""
+    """What the saga was started with, as JSON text; `context` has it in the form it has now."""
     aggregation_id: Mapped[str | None] = _optional_text()
     trace_id: Mapped[str | None] = _optional_text()
     tags: Mapped[list[str]] = mapped_column(
@@ -108,12 +109,20 @@ class SagaStateMixin:
     @property
     def context(self) -> Mapping[str, Any]:
         """What input maps see: `initial_data`, `step_outputs` by step id, and `events`."""
+        data = self.data
         outputs: dict[str, Any] = {}
         for entry in getattr(self, HISTORY):
-            if entry.step_id is not None and EntryKind(entry.kind).is_step_output:
+            if entry.kind == EntryKind.UPCAST:
+                move = Move.decode(entry.output_text)
+                data = data if move.data is None else move.data
+                outputs = {
+                    step_id: outputs[step_id] if value is None else json.loads(value.output)
+                    for step_id, value in move.outputs.items()
+                }
+            elif entry.step_id is not None and EntryKind(entry.kind).is_step_output:
                 outputs[entry.step_id] = entry.output
         return {
-            "initial_data": json.loads(self.data),
+            "initial_data": json.loads(data),
             "step_outputs": outputs,
             "events": [
                 json.loads(signal.payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from saga_backends.sql import SqlSagaStore
 from saga_core.errors import SagaStateError
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.status import SagaStatus
+from saga_core.upcaster import DoneStep, SagaInFlight
 from tests.sql.shop import Base, Invoice, OrderSagaState, Tier, three_steps
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -74,6 +76,27 @@ async def test_the_row_reads_in_an_async_session(
     assert history[0].output == {"value": 2}
     assert (history[0].attempt, history[0].error, history[0].actor) == (1, None, None)
     assert history[0].at.tzinfo is not None
+
+
+async def test_context_of_an_upcast_saga_is_what_the_new_version_sees(
+    orchestrator: SagaOrchestrator, sessions: Sessions
+) -> None:
+    saga_id = await orchestrator.start(saga_name="count", initial_data={"value": 1}, wait=False)
+
+    def upcast(saga: SagaInFlight) -> SagaInFlight:
+        done = {"first": DoneStep(output={"value": 10})}
+        return replace(saga, initial_data={"value": 9}, done=done, step_id="second")
+
+    orchestrator.register("count", three_steps(), version="2", upcast={"1": upcast})
+    await orchestrator.run_due()
+    async with sessions() as session:
+        saga = await session.get_one(OrderSagaState, saga_id)
+    assert saga.context == {
+        "initial_data": {"value": 9},
+        "step_outputs": {"first": {"value": 10}, "second": {"value": 11}, "third": {"value": 12}},
+        "events": [],
+    }
+    assert saga.tags == ["upcast:2"]
 
 
 async def test_rows_are_found_by_the_promised_attributes(
