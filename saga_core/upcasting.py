@@ -34,7 +34,10 @@ def bring_to_life(
     seen. Raises `SagaDefinitionError` if the definition is not here or has changed, and for an
     upcaster that raises or returns what does not fit the new version.
     """
-    driven = as_driven(record)
+    try:
+        driven = as_driven(record)
+    except PayloadError as error:
+        raise SagaDefinitionError(str(error), saga_id=record.saga_id) from error
     entries: list[NewEntry] = []
     while driven.state.step_id is not None and (route := registry.route(driven)) is not None:
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saga_core.codec import PayloadLimits, decode_json, encode_json
+from saga_core.errors import PayloadError
 from saga_core.records import HistoryEntry, NewEntry, SagaRecord
 from saga_core.status import EntryKind
 
@@ -67,19 +68,24 @@ class Move:
     def decode(cls, text: str | None) -> Move:
         """Read back the output of an entry. Raises `PayloadError`."""
         told = decode_json(text or "", what="upcast")
-        data = None
-        if "initial_data" in told:
-            data = _encoded(told["initial_data"], "initial_data")
-        return cls(
-            from_version=told["from_version"],
-            from_fingerprint=told["from_fingerprint"],
-            version=told["version"],
-            fingerprint=told["fingerprint"],
-            from_step=told["from_step"],
-            step_id=told["step"],
-            data=data,
-            outputs={step_id: _read(value) for step_id, value in told["outputs"].items()},
-        )
+        try:
+            data = None
+            if "initial_data" in told:
+                data = _encoded(told["initial_data"], "initial_data")
+            return cls(
+                from_version=told["from_version"],
+                from_fingerprint=told["from_fingerprint"],
+                version=told["version"],
+                fingerprint=told["fingerprint"],
+                from_step=told["from_step"],
+                step_id=told["step"],
+                data=data,
+                outputs={step_id: _read(value) for step_id, value in told["outputs"].items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PayloadError(
+                "an upcast in the store is not one that this library wrote"
+            ) from error
 
 
 def as_driven(record: SagaRecord) -> SagaRecord:

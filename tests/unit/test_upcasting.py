@@ -10,7 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from saga_core import DoneStep, PayloadLimits, SagaDefinitionError, SagaInFlight, Upcaster
+from saga_core import (
+    DoneStep,
+    PayloadError,
+    PayloadLimits,
+    SagaDefinitionError,
+    SagaInFlight,
+    Upcaster,
+)
 from saga_core.live import LiveSaga
 from saga_core.records import HistoryEntry, NewEntry, NewSaga, SagaRecord, SagaState
 from saga_core.registry import Registry
@@ -317,6 +324,16 @@ REFUSED: dict[str, tuple[SagaRecord, Change, str]] = {
 def test_upcaster_is_refused_that_returns(name: str) -> None:
     record, change, told = REFUSED[name]
     refused(record, change, told)
+
+
+def test_upcast_that_nobody_wrote_is_an_error_of_ours() -> None:
+    entry = NewEntry(kind=EntryKind.UPCAST, step_id="step_1", output='{"outputs":[]}')
+    record = record_at()
+    forged = replace(record, outputs=(entry.as_entry(seq=2, version=2, at=NOW),))
+    with pytest.raises(PayloadError, match="not one that this library wrote"):
+        as_driven(forged)
+    with pytest.raises(SagaDefinitionError, match="not one that this library wrote"):
+        upcast(forged, lambda saga: saga)
 
 
 def test_refusal_does_not_tell_payload_values() -> None:
