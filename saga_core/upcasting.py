@@ -16,6 +16,7 @@ from saga_core.live import LiveSaga, Unwritten
 from saga_core.records import HistoryEntry, NewEntry, SagaRecord, StoredSignal
 from saga_core.registry import Registry, Route
 from saga_core.status import Direction
+from saga_core.timing import AT_START
 from saga_core.upcaster import DoneStep, SagaInFlight
 from saga_core.versions import Move, NewOutput, as_driven, tag_of
 
@@ -237,7 +238,8 @@ class _Upcast:
             raise _RefusedError(
                 f"step '{after.step_id}' is to be undone and has no output in `done`"
             )
-        if self._record.state.waiting_for is not None and after.step_id != before.step_id:
+        waits = self._record.state.waiting_for not in (None, AT_START)
+        if waits and after.step_id != before.step_id:
             raise _RefusedError(
                 f"it waits for {self._record.state.waiting_for} at step '{before.step_id}', so "
                 "its upcaster must leave it there"

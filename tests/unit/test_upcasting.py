@@ -22,6 +22,7 @@ from saga_core.live import LiveSaga
 from saga_core.records import HistoryEntry, NewEntry, NewSaga, SagaRecord, SagaState
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.timing import AT_START
 from saga_core.upcasting import bring_to_life
 from saga_core.versions import Move, as_driven, tag_of, was_upcast
 from tests.behaviour.cast import Story, definition
@@ -218,6 +219,13 @@ def test_rollback_shows_what_is_yet_to_be_undone() -> None:
         Direction.ROLLBACK,
         None,
     )
+
+
+def test_saga_that_has_not_begun_may_begin_at_another_step() -> None:
+    record = record_at(0, status=SagaStatus.SUSPENDED, waiting_for=AT_START)
+    done = {"step_0": DoneStep(output={"n": 5})}
+    live = upcast(record, lambda saga: replace(saga, done=done, step_id="step_1"))
+    assert (live.state.step_id, live.state.waiting_for) == ("step_1", AT_START)
 
 
 def test_saga_that_has_no_step_is_never_upcast() -> None:
