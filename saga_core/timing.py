@@ -15,7 +15,7 @@ from saga_core.codec import decode_json, encode_json
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.records import Due, NewEntry, SagaRecord, SagaState
 from saga_core.retry import FOREVER
-from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.status import EntryKind, SagaStatus
 
 __all__ = [
     "AT_START",
@@ -124,11 +124,8 @@ def deadline_applies(state: SagaState) -> bool:
 
     Not in a rollback, and not while a person is asked for.
     """
-    return (
-        state.direction is Direction.FORWARD
-        and state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
-        and state.waiting_for != PAUSED
-    )
+    forward = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
+    return forward and state.waiting_for != PAUSED
 
 
 def check_beginning(start_at: object, delay: object) -> Moment | None:

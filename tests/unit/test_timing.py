@@ -84,6 +84,23 @@ def test_moment_on_record_is_the_one_that_was_given(moment: Moment) -> None:
     assert Moment.decode(entry.output or "", EntryKind.DEADLINE) == moment
 
 
+@pytest.mark.parametrize(
+    ("beginning", "limit", "due"),
+    [
+        (Moment(after=HOUR), None, Due(delay=HOUR)),
+        (Moment(after=HOUR), Moment(after=HOUR), Due(delay=HOUR)),
+        (Moment(after=HOUR), Moment(at=NOW), Due(delay=HOUR, at=NOW)),
+        (Moment(at=NOW), Moment(after=HOUR), Due(at=NOW)),
+        (Moment(at=NOW), Moment(at=NOW + HOUR), Due(at=NOW)),
+        (Moment(at=NOW), Moment(at=NOW - HOUR), Due(at=NOW - HOUR)),
+    ],
+)
+def test_new_saga_is_due_at_its_beginning_or_at_an_earlier_deadline(
+    beginning: Moment, limit: Moment | None, due: Due
+) -> None:
+    assert beginning.due(limit) == due
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "7", '{"at":7}', '{"at":"now"}', '{"seconds":"x"}'])
 def test_moment_that_cannot_be_read_is_a_payload_error(text: str) -> None:
     record = record_with(NewEntry(kind=EntryKind.DEADLINE, output=text))
