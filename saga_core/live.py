@@ -107,16 +107,10 @@ class LiveSaga:
     @property
     def begins_at(self) -> datetime | None:
         """When the saga is to begin, if it has not begun and that time has not come yet."""
-        state = self.state
         begins_at = self.timing.begins_at
-        ahead = (
-            begins_at is not None
-            and state.status is SagaStatus.SUSPENDED
-            and state.waiting_for in (AT_START, None)
-            and state.attempt == 0
-            and not self.outputs
-        )
-        return begins_at if ahead and begins_at is not None and self.now < begins_at else None
+        if begins_at is None or self.now >= begins_at:
+            return None
+        return begins_at if self.state.waiting_for == AT_START else None
 
     @property
     def is_overdue(self) -> bool:
