@@ -472,6 +472,42 @@ async def test_old_and_new_worker_bring_all_sagas_of_a_rolling_deploy_to_their_e
         _judge(seen)
 
 
+async def test_release_that_is_taken_back_gets_its_sagas_by_an_upcaster_the_other_way(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    saga_id, old = await waiting_at_last_step(store, story)
+    new = Release(store).register(made_by(old), "1")
+    new.register(second(story, check=fails(), retry_policy=retry(3)), "2", {"1": to_second})
+    await new.admin.retry_step(saga_id)
+    assert (await new.see(saga_id)).version_name == "2"
+
+    known = Upcaster(_back_to_numbers, fingerprints=(second(story).fingerprint,))
+    again = Release(store).register(made_by(old), "1", {"2": known})
+    assert (await again.orchestrator.check_definitions()).ok
+    await again.admin.retry_step(saga_id)
+    await harness.age(saga_id, HOUR)
+    await again.orchestrator.run_due()
+    seen = await again.see(saga_id)
+    assert (seen.status, seen.version_name) == (SagaStatus.COMPLETED, "1")
+    assert seen.outputs == {"step_0": {"n": 2}, "step_1": {"n": 3}}
+
+
+async def test_saga_whose_first_version_nobody_registers_is_reported_though_its_own_is(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    saga_id, old = await waiting_at_last_step(store, story)
+    made = second(story, check=fails(), retry_policy=retry(3))
+    new = Release(store).register(made_by(old), "1").register(made, "2", {"1": to_second})
+    await new.admin.retry_step(saga_id)
+    careless = Release(store).register(made, "2")
+    (problem,) = (await careless.orchestrator.check_definitions()).problems
+    assert (problem.version, problem.started_as, problem.registered) == ("2", "1", False)
+    assert "'story' version '2', started as version '1', is not registered" in str(problem)
+    assert "'story' version '1' is not registered here" in await careless.admin.explain(saga_id)
+
+
 def _judge(seen: SagaAdminSnapshot) -> None:
     """Each step was done by the version that drove the saga then, once, in its order."""
     kinds = [item.kind for item in seen.step_history]
