@@ -6,25 +6,22 @@ from collections.abc import AsyncIterator
 from typing import Any, Unpack
 from uuid import UUID, uuid4
 
-from saga_core.commands import Command
 from saga_core.engine import SagaEngine
 from saga_core.explaining import explain
 from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
 from saga_core.happening import (
-    Aborted,
-    CompensationRequested,
     Happened,
     Operator,
     RetryRequested,
     SkipRequested,
 )
-from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.intervention import intervene
 from saga_core.live import LiveSaga
 from saga_core.names import check_label
-from saga_core.records import HistoryEntry, SagaRecord, Signal
+from saga_core.orders import give, order_of
+from saga_core.records import HistoryEntry, SagaRecord
 from saga_core.snapshot import SagaAdminSnapshot, SagaSnapshot
 from saga_core.status import Direction, SagaStatus, SignalKind
-from saga_core.waiting import wait_until_rest
 
 __all__ = ["SagaAdmin"]
 
@@ -168,28 +165,66 @@ class SagaAdmin:
     ) -> None:
         """Begin the rollback, or go on with one that is stuck; refused if no step was completed.
 
-        From any status but COMPLETED and COMPENSATED. If somebody drives the saga, the command
-        is put into its inbox: the step in flight is finished and recorded, then the rollback
-        begins. `wait` drives the rollback in this task, or waits for whoever does.
+        The old name of `cancel`, which see, for a saga that has something to undo.
         """
-        by = _operator(actor, reason)
+        order = order_of(SignalKind.COMPENSATE, _operator(actor, reason))
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
-        def compensate(_: SagaRecord, live: LiveSaga) -> Happened:
-            return CompensationRequested(by, uuid4())
+    async def cancel(
+        self,
+        saga_id: UUID,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Undo what the saga has done, newest first; one that has done nothing is COMPENSATED.
 
-        command = _command(SignalKind.COMPENSATE, by)
-        sent: str | None = None
-        while True:
-            try:
-                await intervene(self._engine, saga_id, compensate, drive=wait, sent=sent)
-            except HeldElsewhereError:
-                receipt = await self._engine.store.signal(saga_id, command)
-                if not receipt.held:
-                    sent = command.event_id if receipt.accepted else sent
-                    continue
-                if wait:
-                    await wait_until_rest(self._engine, saga_id, None)
-            return
+        From any status but COMPLETED and COMPENSATED; a rollback that is stuck or waits goes on at
+        once, a paused saga rests no longer. FAILED needs something to undo, and takes its
+        aggregate again. If somebody drives the saga, the command is put into its inbox: the
+        step in flight is finished and recorded, then the rollback begins with it. `wait` drives
+        the rollback in this task, or waits for whoever does, so a step must not ask for that of
+        its own saga.
+        """
+        order = order_of(SignalKind.CANCEL, _operator(actor, reason))
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
+
+    async def pause(
+        self,
+        saga_id: UUID,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = False,
+    ) -> None:
+        """Let the saga rest, whatever falls due, until `resume`, `cancel` or `abort`.
+
+        From RUNNING, SUSPENDED and COMPENSATING, unless it is paused already. It keeps its
+        aggregate and its place; `waiting_for` is "resume". Events for it are kept, other commands
+        refused. If somebody drives the saga, the command is put into its inbox and the step in
+        flight is finished and recorded first; where that ends the saga there is nothing to pause.
+        The call returns once the command is stored, with `wait=True` once it took effect.
+        """
+        order = order_of(SignalKind.PAUSE, _operator(actor, reason))
+        await give(self._engine, saga_id, order, wait=wait)
+
+    async def resume(
+        self,
+        saga_id: UUID,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Let a paused saga go on from where it was paused.
+
+        What was to be retried at a time still is; a wait ends when it would have ended, and takes
+        an event that came meanwhile. What can go on at once is driven in this task, or with
+        `wait=False` left to a worker.
+        """
+        order = order_of(SignalKind.RESUME, _operator(actor, reason))
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
     async def abort(
         self,
@@ -205,32 +240,8 @@ class SagaAdmin:
         cancelled, at the latest at the next renewal of the lease, a third of its length away.
         The call returns once the command is stored, with `wait=True` once it took effect.
         """
-        by = _operator(actor, reason)
-
-        def abort(_: SagaRecord, live: LiveSaga) -> Happened:
-            return Aborted(by)
-
-        command = _command(SignalKind.ABORT, by)
-        sent: str | None = None
-        while True:
-            try:
-                await intervene(
-                    self._engine, saga_id, abort, drive=False, sent=sent, readable=False
-                )
-            except HeldElsewhereError:
-                receipt = await self._engine.store.signal(saga_id, command)
-                if not receipt.held:
-                    sent = command.event_id if receipt.accepted else sent
-                    continue
-                self._engine.interrupt(saga_id)
-                if wait:
-                    await wait_until_rest(self._engine, saga_id, None)
-            return
-
-
-def _command(kind: SignalKind, by: Operator) -> Signal:
-    """Make the one command of a call: put into the inbox again, it is a duplicate."""
-    return Signal(event_id=str(uuid4()), kind=kind, payload=Command(by).encode())
+        order = order_of(SignalKind.ABORT, _operator(actor, reason), readable=False)
+        await give(self._engine, saga_id, order, wait=wait)
 
 
 def _can_be_skipped(live: LiveSaga) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
-from saga_core import rollback
+from saga_core import pausing, rollback
 from saga_core.deciding import (
     current_step,
     end_as,
@@ -20,6 +20,7 @@ from saga_core.deciding import (
     go_on,
     request_entries,
     require,
+    require_unpaused,
     rest,
     try_again,
 )
@@ -39,7 +40,9 @@ from saga_core.happening import (
     MovedToVersion,
     NextInput,
     Operator,
+    PauseRequested,
     Recorded,
+    ResumeRequested,
     RetryRequested,
     SkipRequested,
     StartAhead,
@@ -95,6 +98,10 @@ def decide(
             return _skip_requested(definition, state, outputs, happened)
         case CompensationRequested():
             return rollback.compensation_requested(definition, state, outputs, happened)
+        case PauseRequested():
+            return pausing.pause_requested(state, happened)
+        case ResumeRequested():
+            return pausing.resume_requested(state, happened)
         case Aborted():
             return _aborted(state, happened)
         case Suspected():
@@ -110,9 +117,13 @@ def decide(
             assert_never(happened)
 
 
-def ignore_command(state: SagaState, due: Due | None, *, reason: str) -> Decision:
+def ignore_command(
+    state: SagaState, due: Due | None, *, reason: str, actor: str | None = None
+) -> Decision:
     """Return a decision that only records that a command came too late."""
-    entry = NewEntry(kind=EntryKind.COMMAND_IGNORED, step_id=state.step_id, reason=reason)
+    entry = NewEntry(
+        kind=EntryKind.COMMAND_IGNORED, step_id=state.step_id, actor=actor, reason=reason
+    )
     return Decision(state=state, history=(entry,), drive=False, due=due)
 
 
@@ -239,6 +250,7 @@ def _event_arrived(
     arrived: EventArrived,
 ) -> Decision:
     require(state, "notify", state.status is SagaStatus.SUSPENDED, "SUSPENDED")
+    require_unpaused(state, "notify")
     entry = NewEntry(
         kind=EntryKind.EVENT, step_id=state.step_id, attempt=state.attempt, input=arrived.event
     )
@@ -266,6 +278,7 @@ def _retry_requested(
     if status is not SagaStatus.STUCK and rolling_back:
         needed += ", before compensation has begun"
     require(state, "retry_step", allowed, needed)
+    require_unpaused(state, "retry_step")
     entries = request_entries(state, EntryKind.RETRY_REQUESTED, asked.by)
     if asked.overdue and not rolling_back:
         entries += (_void_deadline(asked.by),)
@@ -295,6 +308,7 @@ def _skip_requested(
     forward = state.direction is Direction.FORWARD
     allowed = forward and state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
     require(state, "skip_step", allowed, "SUSPENDED or STUCK, before compensation has begun")
+    require_unpaused(state, "skip_step")
     spec = current_step(definition, state)
     entry = NewEntry(
         kind=EntryKind.SKIPPED,

@@ -19,6 +19,7 @@ __all__ = [
     "go_on",
     "request_entries",
     "require",
+    "require_unpaused",
     "rest",
     "try_again",
 ]
@@ -72,6 +73,15 @@ def require(state: SagaState, command: str, allowed: bool, needed: str) -> None:
     """Raise `SagaStateError` for a command that the state does not allow."""
     if not allowed:
         raise SagaStateError(f"{command}: the saga is {state.status}; it needs to be {needed}")
+
+
+def require_unpaused(state: SagaState, command: str) -> None:
+    """Raise `SagaStateError` for a command that a paused saga does not take."""
+    if state.is_paused:
+        raise SagaStateError(
+            f"{command}: the saga is {state.status} and paused; resume it first, or cancel or "
+            "abort it"
+        )
 
 
 def go_on(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:

@@ -17,21 +17,17 @@ from uuid import UUID, uuid4
 
 from saga_core.call import Interrupt
 from saga_core.codec import PayloadLimits
-from saga_core.commands import Command
 from saga_core.decide import decide, ignore_command
 from saga_core.deciding import go_on
 from saga_core.errors import (
     PayloadError,
     SagaDefinitionError,
     SagaError,
-    SagaStateError,
     StaleVersionError,
 )
 from saga_core.failure import failure_of
 from saga_core.happening import (
     WORKER_LOST,
-    Aborted,
-    CompensationRequested,
     Decision,
     Happened,
     Suspected,
@@ -40,13 +36,12 @@ from saga_core.happening import (
 )
 from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError
 from saga_core.live import LiveSaga
+from saga_core.obeying import obey
 from saga_core.observing import Observers
 from saga_core.performing import StepRunner
 from saga_core.records import (
-    DUE_NOW,
     Claims,
     Committed,
-    Due,
     Held,
     Lease,
     LeaseAction,
@@ -57,7 +52,7 @@ from saga_core.records import (
 )
 from saga_core.refusals import Refusals
 from saga_core.registry import Registry
-from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
 from saga_core.upcasting import bring_to_life
 from saga_core.writing import settle, to_the_end
@@ -151,6 +146,7 @@ class SagaEngine:
                     await self._hear(live)
                     live.call.heard()
                 if not live.driving:
+                    await self._rest_again(live)
                     return
                 cancelled = live.call.interrupt is Interrupt.CANCELLED
                 if cancelled or (leaving is not None and leaving()):
@@ -238,6 +234,12 @@ class SagaEngine:
     def _decide(self, live: LiveSaga, happened: Happened) -> Decision:
         return decide(live.definition, live.state, live.outputs, happened)
 
+    async def _rest_again(self, live: LiveSaga) -> None:
+        """Give up the lease of a resting saga that was claimed and had nothing to hear."""
+        if live.claimed:
+            reason = "it was looked at, and nothing new had been sent to it"
+            await self.commit(live, ignore_command(live.state, None, reason=reason))
+
     # --- signals --------------------------------------------------------------------------------
 
     def _signalled(self, live: LiveSaga, signals: int) -> None:
@@ -264,7 +266,7 @@ class SagaEngine:
             live.call.break_off(Interrupt.ABORTED)
 
     async def _hear(self, live: LiveSaga) -> None:
-        """Read what is new in the inbox and obey the command in it, abort before others."""
+        """Read what is new in the inbox and obey the commands in it, an abort before others."""
         signals = await self.store.inbox(live.saga_id, after=live.seen)
         if not signals:
             live.signals = live.seen
@@ -279,42 +281,17 @@ class SagaEngine:
             live.seen = live.signals = seen  # the next commit tells the store
             return
         if not commands:
-            decision = ignore_command(live.state, None, reason="an event is kept for later")
+            decision = ignore_command(live.state, live.due, reason="an event is kept for later")
             await self.commit(live, decision, seen=seen)
             return
         consumed = tuple(signal.event_id for signal in commands)
-        decision = self._obey(live, commands)
+        decision = obey(live, commands)
         lease = None
         if decision.drive and not live.driving:
             # Our last commit has given the saga back: take it again, or leave it to whoever did.
             lease = Lease(self.worker, self.execution_lease)
             self._keeper.hold(live, since=asyncio.get_running_loop().time())
         await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
-
-    def _obey(self, live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:
-        urgent = next((c for c in commands if c.kind is SignalKind.ABORT), commands[0])
-        command = Command.decode(urgent.payload)
-        happened: Happened
-        if urgent.kind is SignalKind.ABORT:
-            happened = Aborted(command.by)
-        else:
-            happened = CompensationRequested(command.by, uuid4())
-        try:
-            if urgent.kind is not SignalKind.ABORT and live.state.direction is Direction.ROLLBACK:
-                raise SagaStateError(f"compensate_step: the saga is {live.state.status} already")
-            return self._decide(live, happened)
-        except SagaStateError as error:
-            due = self._due_again(live)
-            ignored = ignore_command(live.state, due, reason=str(error))
-            if live.driving:
-                return Decision(ignored.state, ignored.history, drive=True, due=DUE_NOW)
-            return ignored
-
-    @staticmethod
-    def _due_again(live: LiveSaga) -> Due | None:
-        if live.state.status.is_terminal or live.state.status is SagaStatus.STUCK:
-            return None
-        return DUE_NOW
 
     # --- claiming -------------------------------------------------------------------------------
 
@@ -374,7 +351,8 @@ class SagaEngine:
             if live is None:
                 return True
             live.trusted_until = since + self.execution_lease.total_seconds() * TRUSTED
-            if suspect and record.reclaims and not await self._on_trial(live):
+            on_trial = suspect and record.reclaims and live.driving
+            if on_trial and not await self._on_trial(live):
                 return True
             if live.unwritten is not None and live.driving:
                 # On record before a step of the new version runs: who knows only the old one will

@@ -10,7 +10,7 @@ from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
-from saga_core.status import Direction, SagaStatus
+from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, Timing, deadline_applies
 from saga_core.upcasting import bring_to_life
 from saga_core.versions import as_driven
@@ -26,6 +26,8 @@ def explain(record: SagaRecord, registry: Registry) -> str:
     state = record.state
     if state.status.is_terminal:
         said = _ended(record, registry)
+    elif state.is_paused:
+        said = _paused(record, registry)
     elif record.is_held:
         said = _held(record)
     elif record.worker is not None:
@@ -97,6 +99,24 @@ def _stuck(record: SagaRecord, registry: Registry) -> str:
             "the store"
         )
     return f"{said}; {_ways(record, registry, [needed])}"
+
+
+def _paused(record: SagaRecord, registry: Registry) -> str:
+    said = f"is {record.state.status} and paused at {_attempt(record)}"
+    pauses = [entry for entry in record.outputs if entry.kind is EntryKind.PAUSED]
+    if pauses:
+        pause = pauses[-1]
+        by = "" if pause.actor is None else f" by '{pause.actor}'"
+        why = "" if pause.reason is None else f" because of {_short(pause.reason)}"
+        said += f" since {_time(pause.at)}{by}{why}"
+    if record.state.attempt:
+        said += _last_error(record)
+    if record.worker is not None:
+        said += f", and worker {record.worker} looks what was sent to it"
+    elif record.due_at is not None:
+        said += ", and due to hear what was sent to it"
+    ways = _ways(record, registry, ["resume goes on with it", "cancel or abort ends it"])
+    return f"{said}; {ways}"
 
 
 def _due(record: SagaRecord, registry: Registry) -> str:

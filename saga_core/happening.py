@@ -11,6 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from saga_core.records import Due, NewEntry, SagaState
+from saga_core.status import SagaStatus
 
 __all__ = [
     "Aborted",
@@ -26,7 +27,10 @@ __all__ = [
     "MovedToVersion",
     "NextInput",
     "Operator",
+    "Pause",
+    "PauseRequested",
     "Recorded",
+    "ResumeRequested",
     "RetryRequested",
     "SkipRequested",
     "StartAhead",
@@ -176,6 +180,31 @@ class SkipRequested:
 class CompensationRequested:
     by: Operator
     token: UUID
+    command: str = "compensate_step"
+    """Or `cancel`, which also ends a saga that has done nothing yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """How a saga stood when it was paused."""
+
+    status: SagaStatus
+    waiting_for: str | None
+    due: Due | None
+    """When it would have been looked at, a delay counting from the pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequested:
+    by: Operator
+    due: Due | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    by: Operator
+    pause: Pause | None
+    """None if the saga is not paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +253,8 @@ Happened = (
     | RetryRequested
     | SkipRequested
     | CompensationRequested
+    | PauseRequested
+    | ResumeRequested
     | Aborted
     | Suspected
     | WorkerLost

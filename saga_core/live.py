@@ -13,11 +13,20 @@ from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
-from saga_core.happening import Decision, NextInput, Recorded
+from saga_core.happening import Decision, NextInput, Pause, Recorded
 from saga_core.mapping import input_context, map_input
-from saga_core.records import Committed, Due, NewEntry, SagaRecord, SagaState, StoredSignal
+from saga_core.pausing import read_pause
+from saga_core.records import (
+    DUE_NOW,
+    Committed,
+    Due,
+    NewEntry,
+    SagaRecord,
+    SagaState,
+    StoredSignal,
+)
 from saga_core.registry import Registration
-from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.step import StepContext
 from saga_core.timing import AT_START, Timing, deadline_applies
 
@@ -60,7 +69,12 @@ class LiveSaga:
             self._unreadable = error
         self.signals = record.signals
         self.seen = record.seen
-        self.driving = record.state.status not in _RESTING
+        self.driving = record.state.status not in _RESTING and not record.state.is_paused
+        self.due = _due_of(record)
+        """When the saga is looked at if nobody drives it on."""
+        self.pause = _pause_of(record)
+        self.claimed = record.worker is not None
+        """Whether the lease that it was read with is still to be given up."""
         self.trusted_until = 0.0
         """The loop time until which the lease is surely ours."""
         self.call = StepCall()
@@ -155,6 +169,11 @@ class LiveSaga:
         self.driving = decision.drive
         self.timing = self.timing.following(decision.history)
         self.unwritten = None
+        self.claimed = False
+        self.due = decision.due
+        for entry in decision.history:
+            if entry.kind is EntryKind.PAUSED:
+                self.pause = read_pause(entry, None)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let maps see an output that is about to be recorded."""
@@ -204,6 +223,17 @@ class LiveSaga:
 
     def _input_context(self) -> InputContext:
         return input_context(self._initial_data(), self.outputs, self._read_events())
+
+
+def _due_of(record: SagaRecord) -> Due | None:
+    if record.worker is not None or record.due_at is None:
+        return None
+    return DUE_NOW if record.due_at <= record.now else Due(at=record.due_at)
+
+
+def _pause_of(record: SagaRecord) -> Pause | None:
+    pauses = [entry for entry in record.outputs if entry.kind is EntryKind.PAUSED]
+    return read_pause(pauses[-1], pauses[-1].at) if pauses else None
 
 
 _RESTING = frozenset(

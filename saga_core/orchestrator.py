@@ -209,7 +209,7 @@ class SagaOrchestrator:
     ) -> bool:
         """Hand an event to a suspended saga; True if it was taken.
 
-        Taken only while the saga is SUSPENDED and `token` is its current
+        Taken only while the saga is SUSPENDED, not paused, and `token` is its current
         `step_execution_token`. The event is `latest_event` for the input map, ends the wait
         and replaces the token. The saga is driven on in this task, or with `wait=False` left to
         a worker. False means that nothing was stored. Raises `SagaNotFoundError`,
@@ -220,7 +220,8 @@ class SagaOrchestrator:
 
         def arrive(record: SagaRecord, live: LiveSaga) -> Happened | None:
             state = record.state
-            if state.status is not SagaStatus.SUSPENDED or state.token != token:
+            waits = state.status is SagaStatus.SUSPENDED and not state.is_paused
+            if not waits or state.token != token:
                 return None
             if state.waiting_for == AT_START:
                 return None  # no step has had the token yet

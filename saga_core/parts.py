@@ -19,6 +19,7 @@ __all__ = [
     "Lease",
     "LeaseAction",
     "NewEntry",
+    "RESUME",
     "SagaState",
     "Signal",
     "StoredSignal",
@@ -70,6 +71,10 @@ class Lease:
     duration: timedelta
 
 
+RESUME = "resume"
+"""What a paused saga is `waiting_for`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaState:
     """The part of a saga that its transitions rewrite. A store keeps each field as it is."""
@@ -95,6 +100,11 @@ class SagaState:
     last_error: str | None = None
     error_code: str | None = None
     """The exception's type name, indexed by the store."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person lets the saga rest. Its status is that of the rest of the way."""
+        return self.waiting_for == RESUME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

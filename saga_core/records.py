@@ -14,6 +14,7 @@ from uuid import UUID
 
 from saga_core.parts import (
     DUE_NOW,
+    RESUME,
     Due,
     HistoryEntry,
     Lease,
@@ -39,6 +40,7 @@ __all__ = [
     "NewSaga",
     "Page",
     "Query",
+    "RESUME",
     "Receipt",
     "Registered",
     "SagaExport",

@@ -112,10 +112,10 @@ def compensation_requested(
 ) -> Decision:
     allowed = state.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
     needed = "RUNNING, SUSPENDED, STUCK, FAILED or COMPENSATING"
-    require(state, "compensate_step", allowed, needed)
-    if not outputs:
+    require(state, asked.command, allowed, needed)
+    if not outputs and (asked.command != "cancel" or not state.active):
         raise SagaStateError(
-            f"compensate_step: the saga is {state.status} and no step was completed, so there is "
+            f"{asked.command}: the saga is {state.status} and no step was completed, so there is "
             f"nothing to undo. It needs at least one completed step; use abort to end it."
         )
     entries = request_entries(state, EntryKind.COMPENSATION_REQUESTED, asked.by)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from saga_core.codec import decode_json, encode_json
 from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
-from saga_core.records import HistoryEntry, SagaRecord, StoredSignal
+from saga_core.records import RESUME, HistoryEntry, SagaRecord, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.timing import Timing
 from saga_core.versions import as_driven
@@ -46,6 +46,7 @@ class SagaSnapshot(BaseModel):
     deadline_at: datetime | None
     """When the saga is looked at again, or its driver's lease ends; by the store's clock."""
     waiting_for: str | None
+    """The named thing whose arrival makes it go on; "resume" for a paused saga."""
     starts_at: datetime | None
     """When it is, or was, to begin, if its start was put off. None in what `find` gives."""
     saga_deadline_at: datetime | None
@@ -62,6 +63,11 @@ class SagaSnapshot(BaseModel):
     @property
     def id(self) -> UUID:
         return self.saga_id
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person lets it rest until `resume`."""
+        return self.waiting_for == RESUME
 
     def output_of(self, ref: StepRef[Out]) -> Out:
         """Return a step's output as its type. Raises `SagaStateError` if it has none yet."""

@@ -31,9 +31,6 @@ __all__ = [
 AT_START = "start"
 """What a saga that has not begun is `waiting_for`."""
 
-PAUSED = "resume"
-"""What a saga that a person holds back is `waiting_for`."""
-
 DEADLINE_VOID = "null"
 """The output of a DEADLINE entry that takes the deadline away."""
 
@@ -125,7 +122,7 @@ def deadline_applies(state: SagaState) -> bool:
     Not in a rollback, and not while a person is asked for.
     """
     forward = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
-    return forward and state.waiting_for != PAUSED
+    return forward and not state.is_paused
 
 
 def check_beginning(start_at: object, delay: object) -> Moment | None:

@@ -295,12 +295,21 @@ async def test_event_survives_a_takeover(store: SagaStore, harness: StoreHarness
 
 # --- the admin's operations ----------------------------------------------------------------------
 
-OPERATIONS = ("retry_step", "skip_step", "compensate_step", "abort")
+OPERATIONS = (
+    "retry_step",
+    "skip_step",
+    "compensate_step",
+    "cancel",
+    "abort",
+    "pause",
+    "resume",
+)
+FORWARD = ("retry_step", "skip_step", "compensate_step", "cancel", "abort")
 ALLOWED = {
-    "SUSPENDED": OPERATIONS,
-    "STUCK": OPERATIONS,
-    "FAILED": ("retry_step", "compensate_step"),
-    "COMPENSATING": ("compensate_step", "abort"),
+    "SUSPENDED": (*FORWARD, "pause"),
+    "STUCK": FORWARD,
+    "FAILED": ("retry_step", "compensate_step", "cancel"),
+    "COMPENSATING": ("compensate_step", "cancel", "abort", "pause"),
     "COMPLETED": (),
     "COMPENSATED": (),
 }
@@ -420,6 +429,48 @@ async def test_abort_cancels_the_step_that_is_being_driven(
     assert (after.status, after.last_error) == (SagaStatus.FAILED, "aborted: enough")
     assert set(after.outputs) == {"step_0"}
     assert story.log == ["do step_0", "do step_1"]
+
+
+async def test_cancel_of_a_saga_that_has_done_nothing_ends_it_as_compensated(
+    store: SagaStore,
+) -> None:
+    one = saga(store, Story().step(fails()), retry_policy=retry(3))
+    saga_id = await one.start()
+    with pytest.raises(SagaStateError, match="nothing to undo"):
+        await one.admin.compensate_step(saga_id)
+    await one.admin.cancel(saga_id, actor="ann")
+    after = await one.see(saga_id)
+    assert (after.status, after.step_history[-1].actor) == (SagaStatus.COMPENSATED, "ann")
+    failed = saga(store, Story().step(fails()), compensate_on_failure=False)
+    saga_id = await failed.start()
+    with pytest.raises(SagaStateError, match="cancel: the saga is FAILED"):
+        await failed.admin.cancel(saga_id)
+
+
+async def test_cancel_waits_for_whoever_drives_the_rollback(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    go = asyncio.Event()
+
+    async def hold(_: Number, ctx: Any) -> None:
+        await go.wait()
+
+    async with harness.open() as second:
+        one = saga(store, story.step(hold), story.step())
+        other = saga(second, story.step(hold), story.step())
+        chosen = uuid4()
+        task = asyncio.create_task(one.start(saga_id=chosen))
+        await waits(lambda: len(story.log) == 1)
+        cancelling = asyncio.create_task(other.admin.cancel(chosen, reason="sold out"))
+        async with asyncio.timeout(10):
+            while not await store.inbox(chosen):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        go.set()
+        await cancelling
+        assert (await other.see(chosen)).status is SagaStatus.COMPENSATED
+        await task
+    assert story.log == ["do step_0", "undo step_0 1->2"]
 
 
 async def test_compensation_of_a_driven_saga_lets_the_step_finish_and_undoes_it(

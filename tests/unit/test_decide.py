@@ -24,7 +24,10 @@ from saga_core.happening import (
     Mapped,
     NextInput,
     Operator,
+    Pause,
+    PauseRequested,
     Recorded,
+    ResumeRequested,
     RetryRequested,
     SkipRequested,
     StartAhead,
@@ -36,7 +39,8 @@ from saga_core.happening import (
     Unmappable,
     WorkerLost,
 )
-from saga_core.records import Due, SagaState
+from saga_core.pausing import read_pause
+from saga_core.records import DUE_NOW, Due, SagaState
 from saga_core.status import Direction, EntryKind
 from tests.behaviour.cast import Story, definition
 
@@ -72,6 +76,7 @@ class Life:
     outputs: dict[str, Recorded] = field(default_factory=dict)
     undone: list[int] = field(default_factory=list)
     told: list[EntryKind] = field(default_factory=list)
+    pause: Pause | None = None
 
     def live_through(self, happened: Happened) -> None:
         before = self.state
@@ -80,6 +85,9 @@ class Life:
         decision = decide(self.made, before, self.outputs, happened)
         self.check(before, happened, decision)
         self.told = [entry.kind for entry in decision.history]
+        for entry in decision.history:
+            if entry.kind is EntryKind.PAUSED:
+                self.pause = read_pause(entry, None)
         self.state = decision.state
 
     def check(self, before: SagaState, happened: Happened, decision: Decision) -> None:
@@ -87,7 +95,8 @@ class Life:
         assert decision.history, happened
         assert state.active == (not state.status.is_terminal)
         assert (state.token is None) == state.status.is_terminal
-        rests = state.status.is_terminal or state.status is SagaStatus.STUCK
+        rests = state.status.is_terminal or state.status is SagaStatus.STUCK or state.is_paused
+        assert not (state.is_paused and not state.active)
         assert (decision.due is None) == rests
         assert not (decision.drive and rests)
         if decision.drive or state.status is SagaStatus.SUSPENDED:
@@ -114,12 +123,17 @@ class Life:
             assert self.undone == sorted(undoable, reverse=True)
 
 
-def operator_requests() -> st.SearchStrategy[Happened]:
+def operator_requests(pause: Pause | None) -> st.SearchStrategy[Happened]:
     by = Operator("ann", "because")
     requests: list[Happened] = [
         RetryRequested(by, uuid4(), None),
         RetryRequested(by, uuid4(), None, overdue=True),
         CompensationRequested(by, uuid4()),
+        CompensationRequested(by, uuid4(), "cancel"),
+        PauseRequested(by, DUE_NOW),
+        PauseRequested(by, Due(delay=timedelta(seconds=5))),
+        ResumeRequested(by, pause),
+        ResumeRequested(by, pause),
         Aborted(by),
         SkipRequested(by, "{}", uuid4(), Mapped("{}")),
         EventArrived("{}", Mapped('{"new":1}'), uuid4()),
@@ -165,9 +179,10 @@ def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) 
     begun = decide(made, blank, {}, Started(Mapped("{}"), uuid4(), later))
     life = Life(made, begun.state)
     for _ in range(25):
-        if life.state.status in TERMINAL or data.draw(st.integers(0, 5)) == 0:
+        resting = life.state.status in TERMINAL or life.state.is_paused
+        if resting or data.draw(st.integers(0, 5)) == 0:
             before, kept = life.state, dict(life.outputs)
-            request = data.draw(operator_requests())
+            request = data.draw(operator_requests(life.pause))
             last = before.step_index + 1 >= len(made.steps)
             if isinstance(request, SkipRequested) and last:
                 request = SkipRequested(request.by, "{}", uuid4(), None)

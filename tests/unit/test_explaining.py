@@ -53,6 +53,20 @@ LATER = {"due_at": SOON}
 ENDED = {"active": False, "step_id": None}
 LAST = "last changed at 2026-01-01 00:00:00.000 UTC"
 
+PAUSE = HistoryEntry(
+    kind=EntryKind.PAUSED,
+    step_id="step_1",
+    output="{}",
+    actor="ann",
+    reason="no bank",
+    seq=2,
+    version=3,
+    at=NOW,
+)
+PAUSED = {"outputs": (PAUSE,)}
+PAUSED_SAID = "since 2026-01-01 00:00:00.000 UTC by 'ann' because of 'no bank'"
+RESUMES = "resume goes on with it, cancel or abort ends it"
+
 
 def deadline(after: timedelta) -> dict[str, Any]:
     """Return a record's outputs: nothing done, and a deadline counted from its creation."""
@@ -61,6 +75,25 @@ def deadline(after: timedelta) -> dict[str, Any]:
 
 
 CASES = {
+    "paused": Case(
+        f"is SUSPENDED and paused at attempt 1 of step 'step_1' {PAUSED_SAID}; {RESUMES}",
+        SUSPENDED, {"waiting_for": "resume"}, PAUSED,
+    ),
+    "paused in a retry of the rollback": Case(
+        f"is COMPENSATING and paused at attempt 2 of undoing step 'step_1' {PAUSED_SAID}, with the "
+        f"last error 'ValueError: no at all'; {RESUMES}",
+        COMPENSATING, {"waiting_for": "resume", "attempt": 1, **ERROR, **BACK}, PAUSED,
+    ),
+    "paused, and something was sent": Case(
+        f"is SUSPENDED and paused at attempt 1 of step 'step_1' {PAUSED_SAID}, and due to hear "
+        f"what was sent to it; {RESUMES}",
+        SUSPENDED, {"waiting_for": "resume"}, {**PAUSED, **DUE},
+    ),
+    "paused, and looked at": Case(
+        f"is SUSPENDED and paused at attempt 1 of step 'step_1' {PAUSED_SAID}, and worker me:1 "
+        f"looks what was sent to it; {RESUMES}",
+        SUSPENDED, {"waiting_for": "resume"}, {**PAUSED, **HELD},
+    ),
     "held": Case(
         f"is RUNNING: worker me:1 drives it, at attempt 1 of step 'step_1', and holds its lease "
         f"until {SOON_SAID}",

@@ -1,0 +1,77 @@
+"""What commands mean for a saga: for one that nobody drives, and for a driver who hears them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+from saga_core.commands import Command
+from saga_core.decide import decide, ignore_command
+from saga_core.errors import SagaStateError
+from saga_core.happening import (
+    Aborted,
+    CompensationRequested,
+    Decision,
+    Happened,
+    Pause,
+    PauseRequested,
+    ResumeRequested,
+)
+from saga_core.live import LiveSaga
+from saga_core.pausing import read_pause
+from saga_core.records import DUE_NOW, Due, StoredSignal
+from saga_core.status import Direction, EntryKind, SignalKind
+
+__all__ = ["happening_of", "obey"]
+
+
+def obey(live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:
+    """Return what follows from commands to a saga that is driven here, one after the other.
+
+    An abort goes before the others and leaves nothing to be said to them. A command that the
+    saga's state does not allow by then is told in the history and changes nothing.
+    """
+    aborts = [command for command in commands if command.kind is SignalKind.ABORT]
+    due = DUE_NOW if live.driving else live.due
+    decision = Decision(live.state, (), drive=live.driving, due=due)
+    for signal in aborts[:1] or commands:
+        decision = _after(live, decision, signal)
+    return decision
+
+
+def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
+    command = Command.decode(signal.payload)
+    state = before.state
+    pauses = [entry for entry in before.history if entry.kind is EntryKind.PAUSED]
+    pause = read_pause(pauses[-1], None) if pauses else live.pause
+    try:
+        undoes = signal.kind in (SignalKind.COMPENSATE, SignalKind.CANCEL)
+        if undoes and state.direction is Direction.ROLLBACK and not state.is_paused:
+            raise SagaStateError(f"{_NAMES[signal.kind]}: the saga is {state.status} already")
+        happened = happening_of(signal.kind, command, due=before.due, pause=pause)
+        decision = decide(live.definition, state, live.outputs, happened)
+    except SagaStateError as error:
+        ignored = ignore_command(state, before.due, reason=str(error), actor=command.by.actor)
+        return replace(before, history=(*before.history, *ignored.history))
+    return replace(decision, history=(*before.history, *decision.history))
+
+
+_NAMES = {SignalKind.COMPENSATE: "compensate_step", SignalKind.CANCEL: "cancel"}
+
+
+def happening_of(
+    kind: SignalKind, command: Command, *, due: Due | None, pause: Pause | None
+) -> Happened:
+    """Return what a command asks of a saga that is due at `due`, paused as `pause` says."""
+    match kind:
+        case SignalKind.ABORT:
+            return Aborted(command.by)
+        case SignalKind.PAUSE:
+            return PauseRequested(command.by, due)
+        case SignalKind.RESUME:
+            return ResumeRequested(command.by, pause)
+        case SignalKind.COMPENSATE | SignalKind.CANCEL:
+            return CompensationRequested(command.by, uuid4(), _NAMES[kind])
+        case SignalKind.EVENT:
+            raise ValueError("an event is no command")

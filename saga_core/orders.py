@@ -1,0 +1,76 @@
+"""What a person orders: carried out where nobody drives the saga, else sent to whoever does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from saga_core.commands import Command
+from saga_core.engine import SagaEngine
+from saga_core.happening import Happened, Operator
+from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.live import LiveSaga
+from saga_core.obeying import happening_of
+from saga_core.records import SagaRecord, Signal
+from saga_core.status import SignalKind
+from saga_core.waiting import wait_until_heard
+
+__all__ = ["Order", "give", "order_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One command of a person."""
+
+    happened: Callable[[SagaRecord, LiveSaga], Happened]
+    """What it means for a saga that nobody drives."""
+    kind: SignalKind | None = None
+    """How it is sent to a driver; None if it is refused while there is one."""
+    payload: str = "null"
+    readable: bool = True
+    """Whether it needs a saga whose data can be decoded."""
+
+
+def order_of(kind: SignalKind, by: Operator, *, readable: bool = True) -> Order:
+    """Return an order that means the same to a driver as to a saga that nobody drives."""
+    command = Command(by)
+
+    def happened(_: SagaRecord, live: LiveSaga) -> Happened:
+        return happening_of(kind, command, due=live.due, pause=live.pause)
+
+    return Order(happened, kind, command.encode(), readable)
+
+
+async def give(
+    engine: SagaEngine, saga_id: UUID, order: Order, *, drive: bool = False, wait: bool = False
+) -> bool:
+    """Carry an order out, or send it to whoever drives the saga; True if it was sent.
+
+    `drive` drives the saga on in this task once the order is carried out. `wait` waits for a
+    driver to obey, and to end the saga or let it rest. A saga that changes hands meanwhile gets
+    the order once all the same. Raises what `intervene` does.
+    """
+    # The one signal of this order: put into the inbox again, it is a duplicate.
+    signal = Signal(
+        event_id=str(uuid4()), kind=order.kind or SignalKind.EVENT, payload=order.payload
+    )
+    sent: str | None = None
+    while True:
+        try:
+            await intervene(
+                engine, saga_id, order.happened, drive=drive, sent=sent, readable=order.readable
+            )
+        except HeldElsewhereError:
+            if order.kind is None:
+                raise
+            receipt = await engine.store.signal(saga_id, signal)
+            if not receipt.held:
+                sent = signal.event_id if receipt.accepted else sent
+                continue
+            if order.kind is SignalKind.ABORT:
+                engine.interrupt(saga_id)
+            if wait:
+                await wait_until_heard(engine, saga_id, signal.event_id)
+            return True
+        return False

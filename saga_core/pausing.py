@@ -1,0 +1,82 @@
+"""The rules of a pause: who may rest, and how he goes on afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from saga_core.codec import decode_json, encode_json
+from saga_core.deciding import go_on, require, rest
+from saga_core.errors import SagaStateError
+from saga_core.happening import Decision, Pause, PauseRequested, ResumeRequested
+from saga_core.records import DUE_NOW, RESUME, Due, NewEntry, SagaState
+from saga_core.status import Direction, EntryKind, SagaStatus
+
+__all__ = ["pause_requested", "read_pause", "resume_requested"]
+
+_MOVES = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
+
+
+def pause_requested(state: SagaState, asked: PauseRequested) -> Decision:
+    """Let the saga rest where it is, until a person resumes, cancels or aborts it."""
+    require(state, "pause", state.status in _MOVES, "RUNNING, SUSPENDED or COMPENSATING")
+    if state.is_paused:
+        raise SagaStateError(f"pause: the saga is {state.status} and paused already")
+    entry = NewEntry(
+        kind=EntryKind.PAUSED,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        output=_text(Pause(state.status, state.waiting_for, asked.due)),
+        actor=asked.by.actor,
+        reason=asked.by.reason,
+    )
+    rolling_back = state.direction is Direction.ROLLBACK
+    status = SagaStatus.COMPENSATING if rolling_back else SagaStatus.SUSPENDED
+    return rest(replace(state, status=status, waiting_for=RESUME), (entry,))
+
+
+def resume_requested(state: SagaState, asked: ResumeRequested) -> Decision:
+    """Go on as if there had been no pause: a wait keeps its end, a retry its time."""
+    pause = asked.pause
+    if not state.is_paused or pause is None:
+        raise SagaStateError(f"resume: the saga is {state.status}; it needs to be paused")
+    entry = NewEntry(
+        kind=EntryKind.RESUMED,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        actor=asked.by.actor,
+        reason=asked.by.reason,
+    )
+    before = replace(state, status=pause.status, waiting_for=pause.waiting_for)
+    if pause.waiting_for is not None:
+        # A driver looks what came meanwhile, and how long the wait still lasts.
+        return Decision(before, (entry,), drive=False, due=DUE_NOW)
+    if pause.status is SagaStatus.RUNNING or pause.due in (None, DUE_NOW):
+        return go_on(before, (entry,))
+    return Decision(before, (entry,), drive=False, due=pause.due)
+
+
+def read_pause(entry: NewEntry, at: datetime | None) -> Pause:
+    """Return the pause that an entry made at `at` tells of; None for one not yet in the store."""
+    value = decode_json(entry.output or "null", what="pause")
+    return Pause(SagaStatus(value["status"]), value["waiting_for"], _due(value, at))
+
+
+def _text(pause: Pause) -> str:
+    value: dict[str, Any] = {"status": pause.status.value, "waiting_for": pause.waiting_for}
+    if pause.due is not None and pause.due.delay is not None:
+        value["delay"] = pause.due.delay.total_seconds()
+    if pause.due is not None and pause.due.at is not None:
+        value["at"] = pause.due.at.isoformat()
+    return encode_json(value, what="pause")
+
+
+def _due(value: dict[str, Any], at: datetime | None) -> Due | None:
+    delay = timedelta(seconds=value["delay"]) if "delay" in value else None
+    moment = datetime.fromisoformat(value["at"]) if "at" in value else None
+    if delay and at is not None:
+        # It counts from the pause, by the clock of the store.
+        moment = at + delay if moment is None else min(moment, at + delay)
+        delay = None
+    return None if delay is None and moment is None else Due(delay=delay, at=moment)
