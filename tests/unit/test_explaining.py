@@ -308,7 +308,7 @@ CASES = {
         SUSPENDED, {}, {**DUE, **deadline(AGO - NOW)},
     ),
     "held back past its deadline": Case(
-        "is SUSPENDED and waits for resume, at attempt 1 of step 'step_1'; its deadline passed at "
+        f"is SUSPENDED and paused at attempt 1 of step 'step_1'; {RESUMES}; its deadline passed at "
         f"{AGO_SAID} and stops it once it goes on",
         SUSPENDED, {"waiting_for": "resume"}, deadline(AGO - NOW),
     ),
