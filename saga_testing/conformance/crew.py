@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from saga_testing.conformance.harness import StoreHarness
+from saga_testing.ending import end_of
 
 __all__ = ["Crew", "Report"]
 
@@ -104,7 +105,11 @@ class _Member:
 
     async def answer(self) -> Any:
         """Return what comes next. Raises `AssertionError` with the process's own traceback."""
-        word, value = await asyncio.to_thread(self._receive)
+        try:
+            word, value = await asyncio.to_thread(self._receive)
+        except EOFError:
+            code = await end_of(self.process, PATIENCE)
+            raise AssertionError(f"another process of the store ended (exit code {code})") from None
         if word == "failed":
             raise AssertionError(f"in another process of the store:\n{value}")
         return None if word == "done" else (value,)
@@ -116,7 +121,7 @@ class _Member:
 
     async def kill(self) -> None:
         self.process.kill()
-        await asyncio.to_thread(self.process.join)
+        await end_of(self.process, PATIENCE)
 
     def close(self) -> None:
         self.process.join()
@@ -126,11 +131,7 @@ class _Member:
     def _receive(self) -> tuple[str, Any]:
         if not self._line.poll(PATIENCE):
             raise AssertionError(f"another process of the store gave no answer in {PATIENCE} s")
-        try:
-            answer: tuple[str, Any] = self._line.recv()
-        except EOFError:
-            code = self.process.exitcode
-            raise AssertionError(f"another process of the store ended (exit code {code})") from None
+        answer: tuple[str, Any] = self._line.recv()
         return answer
 
 

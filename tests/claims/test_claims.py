@@ -25,6 +25,7 @@ import pytest
 
 from saga_core import Query, SagaStatus, SagaStore
 from saga_core.records import SagaRecord
+from saga_testing.ending import end_of
 from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.claims.evidence import Deed, Line, read, repeated_steps, takeovers, wrongs
 from tests.claims.workforce import (
@@ -115,7 +116,7 @@ async def at_work(posts: Sequence[Post]) -> AsyncIterator[list[Hand]]:
         for hand in hands:
             hand.say(END)
         for hand in hands:
-            await asyncio.to_thread(hand.process.join, PATIENCE)
+            await end_of(hand.process, PATIENCE)
     finally:
         for hand in hands:
             if not hand.died:

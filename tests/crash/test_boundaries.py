@@ -24,6 +24,7 @@ import pytest
 from redis.asyncio import Redis
 
 from saga_core import SagaNotFoundError, SagaOrchestrator, SagaStatus, SagaStore, open_store
+from saga_testing.ending import end_of
 from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.conformance.test_redis import AGE
 from tests.crash.booking import EXPECTED_HISTORY, NAME, STEPS, build
@@ -73,20 +74,9 @@ async def run_victim(scene: Scene) -> int:
     """Let the victim live and return its exit code: -9 if it was killed."""
     process = _processes.Process(target=live, args=(scene,))
     process.start()
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    # No `join` in a thread: every start looks after all children, and of two that read how one
-    # ended the second learns nothing and takes it for 255.
-    loop.add_reader(process.sentinel, ended.set)
-    try:
-        await asyncio.wait_for(ended.wait(), SECONDS_TO_LIVE)
-    except TimeoutError:
-        raise AssertionError(f"the victim hangs at {scene.kill_at}") from None
-    finally:
-        loop.remove_reader(process.sentinel)
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    code = await end_of(process, SECONDS_TO_LIVE)
+    assert code is not None, f"the victim hangs at {scene.kill_at}"
+    return code
 
 
 async def prepared(scene: Scene) -> Scene:

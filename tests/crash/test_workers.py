@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 
 from saga_core import Query, SagaAdmin, SagaStatus, SagaStore, open_store
+from saga_testing.ending import end_of
 from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.crash.workshop import (
     LEASE,
@@ -55,10 +56,10 @@ async def opened(shop: Workshop) -> AsyncIterator[SagaStore]:
 async def run(target: Callable[[Workshop], None], shop: Workshop) -> int | None:
     process = _processes.Process(target=target, args=(shop,))
     process.start()
-    await asyncio.to_thread(process.join, PATIENCE)
-    if process.exitcode is None:
+    code = await end_of(process, PATIENCE)
+    if code is None:
         process.kill()
-    return process.exitcode
+    return code
 
 
 async def begin(shop: Workshop, store: SagaStore, *names: str) -> None:
@@ -120,8 +121,7 @@ async def test_sigterm_finishes_the_step_and_gives_the_saga_back(shop: Workshop)
         await await_first_deed(shop, 3)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGTERM)
-        await asyncio.to_thread(process.join, PATIENCE)
-        assert process.exitcode == 0
+        assert await end_of(process, PATIENCE) == 0
         deeds = shop.ledger.read()
         begun = [deed for deed in deeds if deed.began]
         assert len(begun) == 3  # concurrency: no more were claimed
@@ -150,8 +150,7 @@ async def test_step_that_outlasts_the_grace_is_cancelled_and_given_back(shop: Wo
         await await_first_deed(shop)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGTERM)
-        await asyncio.to_thread(process.join, PATIENCE)
-        assert process.exitcode == 0
+        assert await end_of(process, PATIENCE) == 0
         (record,) = (await store.find(Query())).records
         assert record.worker is None
         assert record.due_at is not None
