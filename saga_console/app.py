@@ -131,7 +131,7 @@ def copy(
     Stop starters and workers first: a saga must never be driven in two stores. A run that broke
     off is finished by running the same command again. Exit code 1: some sagas were not copied.
     """
-    here, there = _options(from_option), _options(to_option)
+    here, there = _options(from_option, "--from-option"), _options(to_option, "--to-option")
     if namespace is not None:
         here["namespace"] = there["namespace"] = namespace
     if to_namespace is not None:
@@ -175,19 +175,20 @@ async def _schema(verb: str, url: str, pairs: list[str] | None) -> bool:
     return bool(standing.pending)
 
 
-def _parse(pairs: list[str]) -> dict[str, str]:
+def _parse(pairs: list[str], flag: str = "-o") -> dict[str, str]:
     options: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise StoreUrlError("-o takes key=value, as in -o namespace=orders")
+            # Not with the text: it may be a password.
+            raise StoreUrlError(f"{flag} takes key=value, as in {flag} namespace=orders")
         options[key] = value
     return options
 
 
-def _options(pairs: list[str] | None) -> dict[str, str]:
+def _options(pairs: list[str] | None, flag: str) -> dict[str, str]:
     async def parse() -> dict[str, str]:
-        return _parse(pairs or [])
+        return _parse(pairs or [], flag)
 
     return _run(parse())
 

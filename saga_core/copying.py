@@ -256,8 +256,9 @@ async def _refuse_held(source: SagaStore) -> None:
     if first is not None and until is not None:
         raise SagaStateError(
             f"{held} sagas are being driven at the source, the first is {first.saga_id}, which "
-            f"{_driven(first)}. Stop workers and starters; the last lease ends at {until:%H:%M:%S} "
-            "UTC. Or copy with allow_held.",
+            f"{_driven(first)}. Stop workers and starters and try again; the last lease ends at "
+            f"{until:%H:%M:%S} UTC. Or copy only what has ended (ended_only, --ended-only) or, if "
+            "the workers are certainly dead, the leases as well (allow_held, --allow-held).",
             saga_id=first.saga_id,
         )
 

@@ -133,6 +133,8 @@ def test_driven_sagas_are_refused_unless_allowed_or_left_out(source: str, target
 
     code, _, err = saga("copy", source, target)
     assert (code, "being driven" in err, count(target)) == (2, True, 0)
+    for way_out in ("Stop workers", "--ended-only", "--allow-held"):
+        assert way_out in err
     assert "2 copied" in saga("copy", source, target, "--ended-only")[1]
     code, out, _ = saga("copy", source, target, "--allow-held")
     assert (code, "5 copied and verified (1 with a lease" in out) == (0, True)
@@ -187,6 +189,13 @@ def test_passwords_are_not_printed(source: str) -> None:
     assert PASSWORD not in out + err
     code, out, err = saga("copy", source, source, "--to-option", PASSWORD)
     assert (code, PASSWORD in out + err) == (2, False)
+
+
+@pytest.mark.parametrize("flag", ["--from-option", "--to-option"])
+def test_option_that_is_no_pair_is_refused_by_its_own_name(source: str, flag: str) -> None:
+    code, _, err = saga("copy", source, source, flag, "nonsense")
+
+    assert (code, f"{flag} takes key=value" in err) == (2, True), err
 
 
 def test_help_says_what_to_stop_and_what_to_do_when_it_broke_off() -> None:
