@@ -275,6 +275,19 @@ class Claims:
     """How long until some saga of the namespace falls due, lease ends included; None if none
     will. Zero when work was left over. A hint: it may be too early, never too late."""
 
+    @classmethod
+    def after(cls, pause: timedelta | None, *, taken: tuple[SagaRecord, ...], limit: int) -> Claims:
+        """Return the answer of a store that looked up the next time and then claimed.
+
+        `pause` is how long it was until some saga fell due, the taken ones left out, None if none
+        would. The leases just taken end as well.
+        """
+        if len(taken) >= limit:
+            return cls(records=taken, next_due=timedelta(0))
+        pauses = [] if pause is None else [max(pause, timedelta(0))]
+        pauses += [one.due_at - one.now for one in taken if one.due_at is not None]
+        return cls(records=taken, next_due=min(pauses, default=None))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:

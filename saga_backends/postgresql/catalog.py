@@ -15,16 +15,14 @@ from saga_backends.sql.rows import (
     HISTORY_COLUMNS,
     INBOX_COLUMNS,
     STATE_COLUMNS,
-    cursor_of,
     entry_of,
-    read_cursor,
     record_of,
     signal_of,
     state_values,
 )
+from saga_core.cursor import cursor_of, read_cursor
 from saga_core.errors import (
     ActiveSagaAlreadyExistsError,
-    PayloadError,
     SagaNotFoundError,
     SagaStateError,
 )
@@ -51,10 +49,7 @@ class PostgresqlCatalog:
         names = self._sql.names
         where, values = self._conditions(query)
         if query.cursor is not None:
-            try:
-                created_at, saga_id = read_cursor(query.cursor)
-            except (ValueError, TypeError):
-                raise PayloadError("the cursor is not one that an earlier page gave") from None
+            created_at, saga_id = read_cursor(query.cursor)
             where += (
                 f" AND (created_at, {names.saga_id}) > (${len(values) + 1}, ${len(values) + 2})"
             )

@@ -138,13 +138,8 @@ class PostgresqlStore(PostgresqlCatalog):
             for row in rows
             if row[0] is not None
         )
-        if len(records) >= limit:
-            return Claims(records=records, next_due=ZERO)
-        pause = rows[0][32]
-        pauses = [] if pause is None else [max(pause, ZERO)]
-        # The statement sees the state before the claim: the leases just taken end as well.
-        pauses += [one.due_at - one.now for one in records if one.due_at is not None]
-        return Claims(records=records, next_due=min(pauses, default=None))
+        # The statement sees the state before the claim.
+        return Claims.after(rows[0][32], taken=records, limit=limit)
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,15 +10,16 @@ from saga_backends.redis.answers import entry_of, record_of, signals_of
 from saga_backends.redis.arguments import listed, optional, restore_arguments
 from saga_backends.redis.calling import ScriptCalls
 from saga_backends.redis.moments import instant, micros, moment
-from saga_core.errors import PayloadError, SagaStateError
+from saga_core.cursor import cursor_of, read_cursor
+from saga_core.errors import SagaStateError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
 
 __all__ = ["RedisCatalog"]
 
 LOOK = 500
-"""How many sagas one script looks at: about a millisecond of the server's time."""
+"""How many sagas one script looks at: some 5 ms of the server's time."""
 PURGE = 200
-"""How many sagas one script deletes."""
+"""How many sagas one script deletes: some 15 ms of the server's time, more if they are long."""
 
 _Place = tuple[str, str]
 
@@ -34,7 +34,7 @@ class RedisCatalog(ScriptCalls):
         scripts as the page needs.
         """
         records: list[SagaRecord] = []
-        place = None if query.cursor is None else _read_cursor(query.cursor)
+        place = None if query.cursor is None else _place_of(query.cursor)
         wanted = query.limit + 1
         while len(records) < wanted:
             answer = await self._look(query, place, wanted - len(records), "rows")
@@ -48,7 +48,7 @@ class RedisCatalog(ScriptCalls):
             place = (answer[2], answer[3])
         page = tuple(records[: query.limit])
         more = len(records) > query.limit
-        return Page(records=page, cursor=_cursor(page[-1]) if more and page else None)
+        return Page(records=page, cursor=cursor_of(page[-1]) if more and page else None)
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`. One condition is counted by its index."""
@@ -150,16 +150,6 @@ def _conditions(query: Query) -> list[list[str]]:
     return conditions
 
 
-def _cursor(record: SagaRecord) -> str:
-    return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
-
-
-def _read_cursor(cursor: str) -> _Place:
-    try:
-        created_at, saga_id = json.loads(cursor)
-        moment, place = datetime.fromisoformat(created_at), UUID(saga_id)
-        if moment.tzinfo is None:
-            raise ValueError("a time without a zone")
-        return str(instant(moment.astimezone(UTC))), str(place)
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise PayloadError("the cursor is not one that an earlier page gave") from None
+def _place_of(cursor: str) -> _Place:
+    created_at, saga_id = read_cursor(cursor)
+    return str(instant(created_at)), str(saga_id)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
@@ -171,20 +169,3 @@ def signal_of(row: Sequence[Any]) -> StoredSignal:
         payload=row[4],
         consumed=bool(row[5]),
     )
-
-
-def cursor_of(record: SagaRecord) -> str:
-    """Return where a page ends, for `Query.cursor`."""
-    return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
-
-
-def read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """Read what `cursor_of` wrote. Raises `ValueError` for anything else."""
-    try:
-        created_at, saga_id = json.loads(cursor)
-        moment, place = datetime.fromisoformat(created_at), UUID(saga_id)
-        if moment.tzinfo is None:
-            raise ValueError("a time without a zone")
-        return moment.astimezone(UTC), place
-    except (TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError("not a cursor") from error

@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from saga_backends.sql.rows import cursor_of, read_cursor
 from saga_backends.sqlite.connection import Transactions
 from saga_backends.sqlite.layout import Layout, micros, now_micros
 from saga_backends.sqlite.rows import Rows, entry_values
 from saga_backends.sqlite.statements import Statements
-from saga_core.errors import PayloadError, SagaNotFoundError, SagaStateError
+from saga_core.cursor import cursor_of, read_cursor
+from saga_core.errors import SagaNotFoundError, SagaStateError
 from saga_core.records import Page, Query, SagaExport
 
 __all__ = ["SqliteCatalog"]
@@ -44,10 +44,7 @@ class SqliteCatalog:
         names = self._layout.names
         where, values = self._conditions(query)
         if query.cursor is not None:
-            try:
-                created_at, saga_id = read_cursor(query.cursor)
-            except (ValueError, TypeError):
-                raise PayloadError("the cursor is not one that an earlier page gave") from None
+            created_at, saga_id = read_cursor(query.cursor)
             where += f" AND (created_at, {names.saga_id}) > (?, ?)"
             values += [self._time(micros(created_at)), self._layout.id_of(saga_id)]
 

@@ -73,12 +73,8 @@ class SqliteQueue:
 
         any_due, now, soon = await self._db.read(look)
         records = await self._db.write(take) if any_due else ()
-        if len(records) >= limit:
-            return Claims(records=records, next_due=timedelta(0))
-        pauses = [] if soon is None else [timedelta(microseconds=max(soon - now, 0))]
-        # It was looked up before the claim: the leases just taken end as well.
-        pauses += [one.due_at - one.now for one in records if one.due_at is not None]
-        return Claims(records=records, next_due=min(pauses, default=None))
+        pause = None if soon is None else timedelta(microseconds=soon - now)
+        return Claims.after(pause, taken=records, limit=limit)
 
     def _pick(
         self, db: sqlite3.Connection, lanes: tuple[int, int], now: int, kinds: str, limit: int

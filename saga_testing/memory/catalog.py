@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from saga_core.errors import PayloadError, SagaStateError
+from saga_core.cursor import cursor_of, read_cursor
+from saga_core.errors import SagaStateError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
 from saga_testing.memory.refusals import MemoryRefusals
 from saga_testing.memory.table import Row
@@ -27,14 +27,14 @@ class MemoryCatalog(MemoryRefusals):
             key=self._place,
         )
         if query.cursor is not None:
-            place = _read_cursor(query.cursor)
+            place = read_cursor(query.cursor)
             matching = [record for record in matching if self._place(record) > place]
         page = tuple(
             replace(record, now=now, outputs=(), reclaimed=False)
             for record in matching[: query.limit]
         )
         more = len(matching) > query.limit
-        return Page(records=page, cursor=self._cursor(page[-1]) if more and page else None)
+        return Page(records=page, cursor=cursor_of(page[-1]) if more and page else None)
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`."""
@@ -104,17 +104,3 @@ class MemoryCatalog(MemoryRefusals):
 
     def _place(self, record: SagaRecord) -> tuple[datetime, UUID]:
         return record.created_at, record.saga_id
-
-    def _cursor(self, record: SagaRecord) -> str:
-        return json.dumps([record.created_at.isoformat(), str(record.saga_id)])
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        created_at, saga_id = json.loads(cursor)
-        moment, place = datetime.fromisoformat(created_at), UUID(saga_id)
-        if moment.tzinfo is None:
-            raise ValueError("a time without a zone")
-        return moment.astimezone(UTC), place
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise PayloadError("the cursor is not one that an earlier page gave") from None
