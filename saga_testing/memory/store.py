@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -18,7 +18,6 @@ from saga_core.records import (
     Created,
     Held,
     HistoryEntry,
-    Lease,
     LeaseAction,
     NewEntry,
     NewSaga,
@@ -37,8 +36,6 @@ from saga_testing.memory.catalog import MemoryCatalog
 from saga_testing.memory.table import MemoryData, Row
 
 __all__ = ["MemoryStore"]
-
-_ENTRY_FIELDS = tuple(entry.name for entry in fields(NewEntry))
 
 
 class MemoryStore(MemoryCatalog):
@@ -197,33 +194,7 @@ class MemoryStore(MemoryCatalog):
         return row
 
     def _after(self, before: SagaRecord, transition: Transition) -> SagaRecord:
-        now = self._now()
-        arrived = len(transition.signals_in)
-        after = replace(
-            before,
-            state=transition.state,
-            version=before.version + 1,
-            reclaims=0,
-            signals=before.signals + arrived,
-            seen=transition.seen + arrived,
-            tags=before.tags if transition.tags is None else transition.tags,
-            updated_at=now,
-        )
-        lease = transition.lease
-        if lease is LeaseAction.KEEP:
-            return after
-        if isinstance(lease, Lease):
-            return replace(
-                after,
-                worker=lease.worker,
-                fence=before.fence + (lease.worker != before.worker),
-                due_at=now + lease.duration,
-                reclaimed=False,
-            )
-        due_at = self._due_at(transition.due)
-        if after.state.active and after.signals > after.seen:
-            due_at = now
-        return replace(after, worker=None, reclaimed=False, due_at=due_at)
+        return transition.as_record(before, now=self._now())
 
     def _apply(self, row: Row, transition: Transition, after: SagaRecord) -> None:
         for signal in transition.signals_in:
@@ -265,9 +236,8 @@ class MemoryStore(MemoryCatalog):
     ) -> None:
         now = self._now()
         for entry in entries:
-            values = {name: getattr(entry, name) for name in _ENTRY_FIELDS}
             seq = len(row.history) + 1
-            row.history.append(HistoryEntry(seq=seq, version=version, at=now, **values))
+            row.history.append(entry.as_entry(seq=seq, version=version, at=now))
             row.commit_ids.append(commit_id)
 
     def _append_signal(self, row: Row, signal: Signal, *, consumed: bool) -> None:

@@ -89,9 +89,4 @@ class MemoryTable:
             heard.set()
 
     def _due_at(self, due: Due | None) -> datetime | None:
-        if due is None:
-            return None
-        times = [] if due.at is None else [due.at]
-        if due.delay is not None:
-            times.append(self._now() + due.delay)
-        return min(times)
+        return None if due is None else due.moment(self._now())

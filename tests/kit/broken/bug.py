@@ -1,4 +1,7 @@
-"""A bug as a diff to one method of `MemoryStore`, so that a copy of the rest cannot go stale."""
+"""A bug as a diff to one method of `MemoryStore`, so that a copy of the rest cannot go stale.
+
+What a commit makes of a row, `Transition.as_record`, counts as one of its methods.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from saga_core.records import SagaRecord, Transition
 from saga_testing import MemoryStore
 
 __all__ = ["Bug"]
@@ -45,16 +49,27 @@ class Bug:
         """Return the store with this bug."""
         names: dict[str, Any] = {
             "datetime": datetime,
-            **getattr(MemoryStore, self.method).__globals__,
+            **self._right().__globals__,
         }
         exec(compile(self._broken(), f"<{self.name}>", "exec"), names)
-        return type("BrokenStore", (MemoryStore,), {self.method: names[self.method]})
+        broken = names[self.method]
+        if self.method != "as_record":
+            return type("BrokenStore", (MemoryStore,), {self.method: broken})
+
+        def _after(store: MemoryStore, before: SagaRecord, transition: Transition) -> SagaRecord:
+            after: SagaRecord = broken(transition, before, now=store._now())
+            return after
+
+        return type("BrokenStore", (MemoryStore,), {"_after": _after})
 
     def __str__(self) -> str:
         return self.name
 
+    def _right(self) -> Any:
+        return getattr(Transition if self.method == "as_record" else MemoryStore, self.method)
+
     def _source(self) -> str:
-        return textwrap.dedent(inspect.getsource(getattr(MemoryStore, self.method)))
+        return textwrap.dedent(inspect.getsource(self._right()))
 
     def _broken(self) -> str:
         place = self.place
