@@ -3,7 +3,7 @@
     python -m pytest tests/test_conformance.py -p saga_testing.conformance.table
 
 A run in which a rule is red, was not run for a store, or was left out without a capability behind
-it exits with a failure.
+it exits with a failure. It may be spread over processes by pytest-xdist.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from saga_testing.conformance.guard import StoreConformance, rules
 
 __all__ = ["RulesTable", "pytest_configure"]
 
+_PROPERTY = "saga_rule"
 _UNDECLARED = re.compile(r"does not declare the capability '(\w+)'")
 
 
@@ -44,7 +45,7 @@ class Cell:
 
     mark: Mark = Mark.PASSED
     why: str = ""
-    cases: int = 0
+    cases: set[str] = field(default_factory=set)
 
     def add(self, mark: Mark, why: str = "") -> None:
         """Count what became of one case."""
@@ -58,11 +59,10 @@ class RulesTable:
 
     cells: dict[tuple[str, str], Cell] = field(default_factory=lambda: defaultdict(Cell))
     """By rule and store."""
-    _places: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def stores(self) -> Sequence[str]:
-        return list(dict.fromkeys(store for _, store in self._places.values()))
+        return sorted({store for _, store in self.cells})
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         known = rules()
@@ -70,15 +70,16 @@ class RulesTable:
             owner = getattr(item, "cls", None)
             rule = getattr(item, "originalname", item.name)
             if owner is not None and issubclass(owner, StoreConformance) and rule in known:
-                place = (rule, _store_name(item))
-                self._places[item.nodeid] = place
-                self.cells[place].cases += 1
+                # Goes with the reports, which may be all that another process hears of an item.
+                item.user_properties.append((_PROPERTY, f"{rule} {_store_name(item)}"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        place = self._places.get(report.nodeid)
-        if place is None:
+        told = [str(value) for name, value in report.user_properties if name == _PROPERTY]
+        if not told:
             return
-        cell = self.cells[place]
+        rule, _, store = told[0].partition(" ")
+        cell = self.cells[rule, store]
+        cell.cases.add(report.nodeid)
         if report.failed:
             cell.add(Mark.FAILED)
         elif report.skipped and hasattr(report, "wasxfail"):
@@ -87,7 +88,8 @@ class RulesTable:
             cell.add(*_left_out(report.longrepr))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if session.exitstatus == pytest.ExitCode.OK and self.problems():
+        is_one_of_many = hasattr(session.config, "workerinput")
+        if session.exitstatus == pytest.ExitCode.OK and not is_one_of_many and self.problems():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -122,7 +124,7 @@ class RulesTable:
                 yield ""
                 yield f"{_topic_name(owner):<{_NAME}}{head}"
             cells = [self._cell(rule, store) for store in stores]
-            said = _said(rule, max((cell.cases for cell in cells), default=0))
+            said = _said(rule, max((len(cell.cases) for cell in cells), default=0))
             marks = "".join(
                 f"  {cell.mark.value:^{len(name)}}" for cell, name in zip(cells, heads, strict=True)
             )
