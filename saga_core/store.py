@@ -122,8 +122,8 @@ class WorkQueue(Protocol):
         nothing. Eligible: `due_at` is at or before the store's now (due, or the lease has
         expired), and name, version and fingerprint are in `only`. Each lane (`direction`) that
         has due work gets at least half of `limit`, the odd one going to `favour`; what a lane
-        leaves goes to the other. Oldest `due_at` first within a lane. No two calls take the same
-        saga.
+        leaves goes to the other. Oldest `due_at` first within a lane, in what is taken and in the
+        answer to the first call. No two calls take the same saga.
 
         A claimed saga gets `version + 1`, `fence + 1`, this worker, `due_at` at now plus
         `lease`, and `reclaims + 1` if it had a worker (then `reclaimed` is True in the answer).

@@ -246,7 +246,7 @@ class Statements:
         Every row has the claimed saga, or nulls in it when there was none, and `next_due`.
         """
         pick = f"""
-            SELECT s.{self._id} AS saga_id FROM {self._sagas} s
+            SELECT s.{self._id} AS saga_id, s.{self._due} AS due FROM {self._sagas} s
              WHERE s.namespace = $1 AND s.direction = {{lane}} AND s.{self._due} <= {NOW}
                AND (s.saga_name, s.definition_version, s.fingerprint) IN
                    (SELECT * FROM unnest($6::text[], $7::text[], $8::text[]))
@@ -294,7 +294,8 @@ class Statements:
             ) - clock_timestamp() AS pause
         )
         SELECT {self._saga}, clock_timestamp(), ({self._outputs}), s.reclaimed, soon.pause
-          FROM soon LEFT JOIN held s ON true ORDER BY s.direction, s.created_at
+          FROM soon LEFT JOIN held s ON true
+         ORDER BY s.direction, (SELECT due FROM picked WHERE saga_id = s.{self._id}), s.created_at
         """  # noqa: S608
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -28,6 +29,25 @@ from saga_testing.conformance.sagas import state as state_of
 from saga_testing.conformance.topic import Topic
 
 __all__ = ["CatalogRules"]
+
+FORGED: dict[str, Callable[[str], str]] = {
+    "empty": lambda real: "",
+    "cut": lambda real: real[:-1],
+    "twice": lambda real: real * 2,
+    "number": lambda real: "0",
+    "infinite": lambda real: "1e999",
+    "null": lambda real: "null",
+    "list": lambda real: "[]",
+    "too few": lambda real: '["2026-01-01T00:00:00+00:00"]',
+    "no zone": lambda real: f'["2026-01-01T00:00:00", "{UUID(int=7)}"]',
+    "no id": lambda real: '["2026-01-01T00:00:00+00:00", "7"]',
+    "no text": lambda real: "[1, 2]",
+    "too late": lambda real: f'["9999-12-31T23:59:59-23:00", "{UUID(int=7)}"]',
+    "deep": lambda real: "[" * 100_000,
+    "nul": lambda real: f"{real}\0",
+    "no utf-8": lambda real: "\ud800",
+}
+"""What somebody may send who has seen a cursor, or none."""
 
 
 async def found(store: SagaStore, query: Query) -> list[UUID]:
@@ -218,6 +238,15 @@ class CatalogRules(Topic):
     async def test_foreign_cursor_is_refused(self, store: SagaStore) -> None:
         with pytest.raises(PayloadError):
             await store.find(Query(cursor="not-a-cursor"))
+
+    @pytest.mark.parametrize("forged", FORGED)
+    async def test_forged_cursor_is_refused(self, store: SagaStore, forged: str) -> None:
+        for _ in range(2):
+            await store.create(new_saga())
+        real = (await store.find(Query(limit=1))).cursor
+        assert real is not None
+        with pytest.raises(PayloadError):
+            await store.find(Query(cursor=FORGED[forged](real)))
 
     async def test_count_is_of_those_that_match(self, store: SagaStore) -> None:
         for tags in (("a",), ("a", "b"), ()):

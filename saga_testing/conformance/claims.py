@@ -242,3 +242,21 @@ class ClaimRules(Topic):
         claimed = await claim_one(store)
         await store.commit(commit_of(claimed, lease=lease, due=Due(delay=HOUR)))
         assert (await store.load(record.saga_id)).reclaims == 0
+
+    async def test_answer_has_the_oldest_due_first(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        # Neither in the order in which they were made, nor in its reverse.
+        made = [new_saga(due=Due(delay=hours * HOUR)) for hours in (2, 4, 1, 6, 3, 5)]
+        for new in made:
+            await store.create(new)
+            await harness.age(new.saga_id, 7 * HOUR)
+        order = [made[number].saga_id for number in (2, 0, 4, 1, 5, 3)]
+        assert [one.saga_id for one in (await claim(store, limit=12)).records] == order
+
+    async def test_claim_of_nothing_takes_nothing(self, store: SagaStore) -> None:
+        new = new_saga()
+        await store.create(new)
+        assert not (await claim(store, limit=0)).records
+        loaded = await store.load(new.saga_id)
+        assert (loaded.version, loaded.worker) == (1, None)

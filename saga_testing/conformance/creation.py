@@ -177,3 +177,12 @@ class CreationRules(Topic):
             f"harness {harness_no} has a saga of an earlier one: give each a file, a schema, a "
             "prefix or a namespace of its own"
         )
+
+    async def test_empty_aggregate_is_an_aggregate(self, store: SagaStore) -> None:
+        new = new_saga(aggregation_id="", trace_id="")
+        await store.create(new)
+        loaded = await store.load(new.saga_id)
+        assert (loaded.aggregation_id, loaded.trace_id) == ("", "")
+        with pytest.raises(ActiveSagaAlreadyExistsError):
+            await store.create(new_saga(aggregation_id=""))
+        assert await store.count(Query(aggregation_id="")) == 1

@@ -237,3 +237,22 @@ class RepeatRules(Topic):
         new = leased(history=(entry(),))
         await store.create(new)
         assert [one.output for one in (await store.create(new)).record.outputs] == [entry().output]
+
+    async def test_stale_commit_stays_stale_when_it_is_repeated(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        await store.commit(commit_of(record))
+        before = await store.export(record.saga_id)
+        stale = commit_of(record)
+        for _ in range(2):
+            with pytest.raises(StaleVersionError):
+                await store.commit(stale)
+        assert await unchanged(store, record.saga_id, before)
+
+    async def test_commit_is_known_however_much_came_since(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        transition = commit_of(record)
+        first = await store.commit(transition)
+        many = tuple(entry() for _ in range(150))
+        for version in (first.version, first.version + 1):
+            await store.commit(commit_of(replace(record, version=version), history=many))
+        assert (await repeat(store, transition)).version == first.version

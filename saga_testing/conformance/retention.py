@@ -143,3 +143,10 @@ class RetentionRules(Topic):
         async with harness.open(namespace="elsewhere") as other:
             assert await other.purge(finished_for=timedelta(0), limit=10) == 0
         assert await store.count(Query()) == 1
+
+    async def test_purge_of_nothing_deletes_nothing(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        await ended_long_ago(store, harness)
+        assert await store.purge(finished_for=timedelta(0), limit=0) == 0
+        assert await store.count(Query()) == 1

@@ -334,3 +334,14 @@ class TransitionRules(Topic):
         with pytest.raises(SagaStateError):
             await store.commit(commit_of(record, signals_in=(event("twice"),), spawn=spawn))
         assert await store.count(Query()) == 1
+
+    async def test_seen_is_what_the_commit_says_even_if_it_is_less(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        for _ in range(2):
+            await store.signal(record.saga_id, event())
+        first = await store.commit(commit_of(record, seen=2))
+        await store.commit(parked(replace(record, version=first.version), seen=1))
+        after = await store.load(record.saga_id)
+        assert after.seen == 1
+        assert after.due_at is not None
+        assert after.due_at <= after.now

@@ -219,4 +219,25 @@ BUGS = (
         "    row.record = replace(row.record, reclaims=0)\n",
         "test_restored_saga_keeps_its_reclaims",
     ),
+    Bug(
+        "an error code is found by its beginning",
+        "_matches",
+        "value is None or value == found",
+        "value is None or value == found or (found or '').startswith(f'{value}Err')",
+        "test_error_code_narrows",
+    ),
+    Bug(
+        "an empty cursor is the first page",
+        "find",
+        "query.cursor is not None",
+        "query.cursor",
+        "test_forged_cursor_is_refused",
+    ),
+    Bug(
+        "a purge of nothing deletes all",
+        "purge",
+        "    until = self._now() - finished_for\n",
+        "    until = self._now() - finished_for\n    limit = limit or 1000\n",
+        "test_purge_of_nothing_deletes_nothing",
+    ),
 )

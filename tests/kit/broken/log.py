@@ -380,4 +380,37 @@ BUGS = (
         "    row.record = record\n",
         "test_long_error_is_kept",
     ),
+    Bug(
+        "a stale commit is taken for applied when it is repeated",
+        "commit",
+        "    before = row.record\n",
+        "    before = row.record\n"
+        "    if transition.commit_id in row.fences.keys() - {*row.commit_ids}:\n"
+        "        return Committed(version=before.version, fence=1, signals=0, held=True)\n"
+        "    row.fences.setdefault(transition.commit_id, before.fence)\n",
+        "test_stale_commit_stays_stale_when_it_is_repeated",
+    ),
+    Bug(
+        "a commit is known by the latest entries only",
+        "_append_history",
+        "        row.commit_ids.append(commit_id)\n",
+        "        row.commit_ids.append(commit_id)\n"
+        "    row.commit_ids[:-200] = [None] * len(row.commit_ids[:-200])\n",
+        "test_commit_is_known_however_much_came_since",
+    ),
+    Bug(
+        "an empty aggregate is none",
+        "_insert",
+        "new.as_record(",
+        "replace(new, aggregation_id=new.aggregation_id or None).as_record(",
+        "test_empty_aggregate_is_an_aggregate",
+    ),
+    Bug(
+        "what was seen stays seen",
+        "as_record",
+        "    if self.lease is LeaseAction.KEEP:\n",
+        "    after = replace(after, seen=max(before.seen, after.seen))\n"
+        "    if self.lease is LeaseAction.KEEP:\n",
+        "test_seen_is_what_the_commit_says_even_if_it_is_less",
+    ),
 )

@@ -183,4 +183,18 @@ BUGS = (
         "    renewed = {}\n    lease = max(lease, timedelta(minutes=5))\n",
         "test_renewal_may_bring_the_end_nearer",
     ),
+    Bug(
+        "the answer to a claim is in any order",
+        "claim_due",
+        "for row in rows)",
+        "for row in sorted(rows, key=lambda row: row.record.created_at))",
+        "test_answer_has_the_oldest_due_first",
+    ),
+    Bug(
+        "a claim of nothing takes one",
+        "claim_due",
+        "    if not rows:\n",
+        "    limit = limit or 1\n    if not rows:\n",
+        "test_claim_of_nothing_takes_nothing",
+    ),
 )
