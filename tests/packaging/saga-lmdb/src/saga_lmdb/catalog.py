@@ -86,11 +86,13 @@ class LmdbCatalog(Handle):
 
 
 def _place(cursor: str | None) -> bytes:
+    if cursor is None:
+        return b""
     try:
-        place = bytes.fromhex(cursor or "")
+        place = bytes.fromhex(cursor)
     except ValueError:
         place = b"?"
-    if len(place) not in (0, 24):
+    if len(place) != 24:
         raise PayloadError("the cursor is not one that an earlier page gave")
     return place
 
