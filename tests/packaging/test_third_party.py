@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, STRANGER, build, run
+from .conftest import ROOT, STRANGER, build, new_venv, run
 
 PUBLIC = {f"saga_core.{name}" for name in ("errors", "hookspecs", "records", "status", "store")}
 """For who writes a backend, as the docstring of saga_core says."""
@@ -29,10 +29,7 @@ def stranger(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment with both wheels and what the kit needs, and no source tree."""
     theirs = build(STRANGER, tmp_path_factory.mktemp("stranger-wheel"))
     folder = tmp_path_factory.mktemp("stranger-venv")
-    run([sys.executable, "-m", "venv", folder], cwd=folder)
-    python = folder / "bin" / "python"
-    run([python, "-m", "pip", "install", "-q", wheel, f"{theirs}[test]"], cwd=folder)
-    return python
+    return new_venv(sys.executable, folder, str(wheel), f"{theirs}[test]")
 
 
 def smoke(python: Path, what: str, url: str) -> dict[str, Any]:
