@@ -38,6 +38,7 @@ from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError
 from saga_core.live import LiveSaga
 from saga_core.obeying import obey
 from saga_core.observing import Observers
+from saga_core.outage import Outage
 from saga_core.performing import StepRunner
 from saga_core.records import (
     Claims,
@@ -92,7 +93,10 @@ class SagaEngine:
         """Who we are to the store: unique for each engine."""
         self._observers = observers
         self._runner = StepRunner(limits, observers)
-        self._keeper = LeaseKeeper(store, self.worker, execution_lease, self._signalled)
+        self.outage = Outage()
+        self._keeper = LeaseKeeper(
+            store, self.worker, execution_lease, self._signalled, self.outage
+        )
         self._suspect: UUID | None = None
         self._refusals = Refusals(longest=execution_lease / 3)
         self._changed: dict[UUID, set[asyncio.Event]] = {}
@@ -212,6 +216,7 @@ class SagaEngine:
             committed = await settle(
                 lambda: self.store.commit(transition),
                 what=lambda: f"commit of {live.position}",
+                outage=self.outage,
                 until=until,
             )
         except StaleVersionError as error:
@@ -253,7 +258,7 @@ class SagaEngine:
         try:
             signals = await self.store.inbox(live.saga_id, after=live.seen)
         except SagaError as error:
-            logger.warning("the inbox of saga %s could not be read: %s", live.saga_id, error)
+            self.outage.unanswered(f"reading the inbox of saga {live.saga_id}", error)
             return
         if any(signal.kind is SignalKind.ABORT and not signal.consumed for signal in signals):
             live.call.break_off(Interrupt.ABORTED)
@@ -314,10 +319,14 @@ class SagaEngine:
         )
         try:
             claims = await to_the_end(claiming)
+        except SagaError as error:
+            self.outage.unanswered("a claim", error)
+            raise
         except asyncio.CancelledError:
             if claiming.done() and not claiming.cancelled() and claiming.exception() is None:
                 await self._release(claiming.result().records)
             raise
+        self.outage.answered()
         return claims, since
 
     async def take_up(
@@ -443,31 +452,25 @@ class SagaEngine:
 
     async def _give_back(self, live: LiveSaga) -> None:
         """Release a saga that still has work, due now."""
-        if not live.driving:
-            return
-        held = Held(live.saga_id, live.fence)
-        try:
-            await to_the_end(self.store.release(self.worker, [held], delay=timedelta(0)))
-        except SagaError as error:
-            logger.warning("saga %s could not be given back: %s", live.saga_id, error)
+        if live.driving:
+            await self._let_go([Held(live.saga_id, live.fence)])
+
+    async def abandon(self, live: LiveSaga) -> None:
+        """Release a saga that a cancelled caller may just have taken over, due now."""
+        await self._let_go([Held(live.saga_id, fence) for fence in (live.fence, live.fence + 1)])
 
     async def _release(self, records: Sequence[SagaRecord]) -> None:
         """Release what a cancelled driver has claimed, due now."""
-        held = [Held(record.saga_id, record.fence) for record in records]
+        await self._let_go([Held(record.saga_id, record.fence) for record in records])
+
+    async def _let_go(self, held: Sequence[Held]) -> None:
         if not held:
             return
         try:
             await to_the_end(self.store.release(self.worker, held, delay=timedelta(0)))
         except SagaError as error:
-            logger.warning("%d sagas could not be given back: %s", len(held), error)
-
-    async def abandon(self, live: LiveSaga) -> None:
-        """Release a saga that a cancelled caller may just have taken over, due now."""
-        held = [Held(live.saga_id, fence) for fence in (live.fence, live.fence + 1)]
-        try:
-            await to_the_end(self.store.release(self.worker, held, delay=timedelta(0)))
-        except SagaError as error:
-            logger.warning("saga %s could not be given back: %s", live.saga_id, error)
+            # Their leases end by themselves.
+            self.outage.unanswered(f"giving back saga {held[0].saga_id}", error)
 
     async def release_new(self, saga_id: UUID) -> None:
         """Release a saga that we may have created with a lease of ours, due now."""

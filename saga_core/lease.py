@@ -11,6 +11,7 @@ from uuid import UUID
 
 from saga_core.call import Interrupt
 from saga_core.errors import SagaError
+from saga_core.outage import Outage
 from saga_core.records import Held
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ class LeaseKeeper:
         worker: str,
         lease: timedelta,
         signalled: Callable[[LiveSaga, int], None],
+        outage: Outage,
     ) -> None:
         """`signalled` is told when a renewal shows signals that the saga has not heard yet."""
         self._store = store
         self._worker = worker
         self._lease = lease
         self._signalled = signalled
+        self._outage = outage
         self._third = lease.total_seconds() / 3
         self._trusted = lease.total_seconds() * TRUSTED
         self._held: dict[UUID, LiveSaga] = {}
@@ -116,12 +119,13 @@ class LeaseKeeper:
                     self._worker, [Held(live.saga_id, live.fence) for live in asked], self._lease
                 )
         except (SagaError, TimeoutError) as error:
-            logger.warning("leases could not be renewed: %s", str(error) or "no answer in time")
+            self._outage.unanswered("the renewal of leases", error)
         except Exception:
             logger.exception("leases could not be renewed")
         finally:
             self._renewal = None
         if answer is not None:
+            self._outage.answered()
             for live in asked:
                 if live.saga_id in answer:
                     live.trusted_until = sent + self._trusted

@@ -184,6 +184,7 @@ class SagaOrchestrator:
             created = await settle(
                 create,
                 what=lambda: f"start of saga {saga_id}",
+                outage=self.engine.outage,
                 until=since + 10,
                 tries=CREATE_TRIES,
             )

@@ -64,10 +64,9 @@ async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Cla
     while True:
         try:
             return await engine.claim(claim_id=claim_id, limit=limit, favour=favour)
-        except SagaError as error:
+        except SagaError:
             if attempt == CLAIM_TRIES:
                 raise
-            logger.warning("a claim got no answer, asking again: %s", error)
         attempt += 1
         await asyncio.sleep(CLAIM_PAUSE)
 
@@ -76,10 +75,5 @@ async def _drive(engine: SagaEngine, record: SagaRecord, since: float) -> bool:
     try:
         return await engine.take_up(record, since=since, patient=False)
     except Exception as error:
-        logger.warning(
-            "saga %s could not be driven on; it is tried again when its lease has ended: %s",
-            record.saga_id,
-            error,
-            exc_info=not isinstance(error, SagaError),
-        )
+        engine.outage.undriven(record.saga_id, error)
         return True

@@ -188,9 +188,8 @@ class SagaWorker:
             found = await self._engine.claim(
                 claim_id=self._claim_id, limit=free, favour=self._favour
             )
-        except SagaError as error:
-            logger.warning("no answer from the store, asking again in a while: %s", error)
-            return None
+        except SagaError:
+            return None  # the engine tells of it; it is asked again in a while
         self._claim_id = None
         self._favour = Direction(1 - self._favour)
         return found
@@ -203,12 +202,7 @@ class SagaWorker:
                 record, since=since, patient=True, leaving=self._stopping.is_set
             )
         except Exception as error:
-            logger.warning(
-                "saga %s could not be driven on; it is tried again when its lease has ended: %s",
-                record.saga_id,
-                error,
-                exc_info=not isinstance(error, SagaError),
-            )
+            self._engine.outage.undriven(record.saga_id, error)
 
     def _driven(self, task: asyncio.Task[None]) -> None:
         self._driving.discard(task)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 from saga_core.errors import StoreUnavailableError
+from saga_core.outage import Outage
 
 __all__ = ["settle", "to_the_end"]
-
-logger = logging.getLogger("saga_core")
 
 T = TypeVar("T")
 
@@ -42,24 +41,31 @@ async def settle(
     write: Callable[[], Awaitable[T]],
     *,
     what: Callable[[], str],
+    outage: Outage,
     until: float,
     tries: int | None = None,
 ) -> T:
     """Send a write again, the same with the same id, until the store has answered.
 
-    `what` names the write for the log. `until` is a time of the running loop, after which the
-    last `StoreUnavailableError` is raised; `tries` bounds the attempts.
+    `what` names the write for the log, `outage` tells of it. `until` is a time of the running
+    loop, after which the last `StoreUnavailableError` is raised; `tries` bounds the attempts.
     """
     loop = asyncio.get_running_loop()
     pause = FIRST_PAUSE
     attempt = 1
-    while True:
-        try:
-            return await write()
-        except StoreUnavailableError as error:
-            if loop.time() + pause >= until or attempt == tries:
-                raise
-            logger.warning("%s got no answer from the store, sending it again: %s", what(), error)
-        await asyncio.sleep(pause)
-        attempt += 1
-        pause = min(pause * 2, LONGEST_PAUSE)
+    with ExitStack() as stack:
+        while True:
+            try:
+                answer = await write()
+                break
+            except StoreUnavailableError as error:
+                outage.unanswered(what(), error)
+                if loop.time() + pause >= until or attempt == tries:
+                    raise
+            if attempt == 1:
+                stack.enter_context(outage.repeating())
+            await asyncio.sleep(pause)
+            attempt += 1
+            pause = min(pause * 2, LONGEST_PAUSE)
+    outage.answered()
+    return answer
