@@ -18,9 +18,8 @@ class Outage:
     """Whether the store of one engine answers, as far as its callers have heard.
 
     An outage begins with a call without an answer, and is told then, as a warning; so is each
-    further kind of error in it. It is over
-    with an answer while nobody is left who repeats a call: as long as some calls get through and
-    others do not, it is the same outage. What else goes unanswered in it is told at DEBUG.
+    further kind of error in it, and all else at DEBUG. It is over with an answer while nobody is
+    left who repeats a call: as long as some calls get through and others do not, it is the same.
     """
 
     def __init__(self) -> None:
