@@ -7,9 +7,11 @@ from typing import Any, Unpack
 from uuid import UUID, uuid4
 
 from saga_core.engine import SagaEngine
+from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
 from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
 from saga_core.happening import (
+    CompensationSkipRequested,
     Happened,
     Operator,
     RetryRequested,
@@ -225,6 +227,27 @@ class SagaAdmin:
         """
         order = order_of(SignalKind.RESUME, _operator(actor, reason))
         await give(self._engine, saga_id, order, drive=wait, wait=wait)
+
+    async def skip_compensation(
+        self, saga_id: UUID, *, reason: str, actor: str | None = None, wait: bool = True
+    ) -> None:
+        """Let the rollback go on without undoing the current step; `reason` is on record for ever.
+
+        From STUCK in a rollback, or from COMPENSATING while it waits. What the step has done
+        stays done. Raises `SagaStateError` without a reason. The saga is driven on in this task,
+        or with `wait=False` left to a worker.
+        """
+        by = _operator(actor, reason)
+        if reason is None or not reason.strip():
+            raise SagaStateError(
+                "skip_compensation needs a reason: something stays done that the saga had promised "
+                "to undo, so say why that is right"
+            )
+
+        def skip(_: SagaRecord, live: LiveSaga) -> Happened:
+            return CompensationSkipRequested(by, uuid4())
+
+        await intervene(self._engine, saga_id, skip, drive=wait)
 
     async def abort(
         self,

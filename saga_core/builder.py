@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from saga_core.annotations import fits, hints_of, members, name_of
 from saga_core.codec import PayloadCodec
-from saga_core.definition import InputContext, SagaDefinition, StepRef, StepSpec
-from saga_core.errors import SagaDefinitionError
+from saga_core.definition import CompensateWhen, InputContext, SagaDefinition, StepRef, StepSpec
+from saga_core.errors import SagaDefinitionError, TypeValidationError
 from saga_core.retry import NoRetry, RetryPolicy
-from saga_core.step import BaseStep
+from saga_core.step import BaseStep, StepSignature
 
 __all__ = ["SagaBuilder"]
 
@@ -43,13 +43,20 @@ class SagaBuilder:
         step_id: str | None = None,
         compensation_timeout: timedelta | None = None,
         compensation_retry_policy: RetryPolicy | None = None,
+        compensate_when: CompensateWhen = "done",
+        pivot: bool = False,
     ) -> StepRef[Out]:
         """Add a step and return a reference to its output.
 
         `input_map` computes the step's input: from an `InputContext`, or with `depends_on` from
         the output of each step named there. It must be pure: it may run again. Without a retry
         policy there is one attempt. `step_id` defaults to `step_{n}`, counted from 0; sagas in
-        flight refer to it, so keep it when code changes. Raises `SagaDefinitionError`.
+        flight refer to it, so keep it when code changes.
+
+        With `compensate_when="maybe_done"` a rollback also undoes the step that it begins at, which
+        may have been done although it failed, timed out or was cut off; its compensation must then
+        take `out: ... | None`. Once the `pivot` is done the saga is never rolled back, a step that
+        fails for good is STUCK; a saga has at most one. Raises `SagaDefinitionError`.
         """
         number = len(self._steps)
         step_id = self._checked_id(step_id, number)
@@ -87,6 +94,8 @@ class SagaBuilder:
             compensation_retry_policy=_checked_policy(
                 compensation_retry_policy, "compensation_retry_policy", where
             ),
+            compensate_when=_checked_compensate_when(compensate_when, signature, where),
+            pivot=self._checked_pivot(pivot, compensate_when, where),
             input=PayloadCodec(signature.input_type, what=f"{where}, input"),
             output=PayloadCodec(signature.output_type, what=f"{where}, output"),
         )
@@ -117,6 +126,23 @@ class SagaBuilder:
                 f"there are two steps with the id '{step_id}': give one of them another step_id"
             )
         return step_id
+
+    def _checked_pivot(self, pivot: bool, compensate_when: CompensateWhen, where: str) -> bool:
+        if not isinstance(pivot, bool):
+            raise SagaDefinitionError(f"{where}: pivot must be True or False, got {pivot!r}")
+        before = next((spec for spec in self._steps.values() if spec.pivot), None)
+        if pivot and before is not None:
+            raise SagaDefinitionError(
+                f"{where}: step '{before.step_id}' is the saga's pivot already: a saga has at most "
+                "one"
+            )
+        if compensate_when == "maybe_done" and (pivot or before is not None):
+            raise SagaDefinitionError(
+                f'{where}: compensate_when="maybe_done" has no meaning for '
+                f"{'the pivot' if pivot else 'a step after the pivot'}, which is never undone: "
+                "leave it out"
+            )
+        return pivot
 
     def _checked_references(
         self, depends_on: StepRef[Any] | Sequence[StepRef[Any]] | None, where: str
@@ -153,6 +179,29 @@ def _checked_timeout(value: timedelta | None, name: str, where: str) -> timedelt
         )
     if value <= timedelta(0):
         raise SagaDefinitionError(f"{where}: {name} must be above zero, got {value}")
+    return value
+
+
+def _checked_compensate_when(
+    value: CompensateWhen, signature: StepSignature, where: str
+) -> CompensateWhen:
+    if value not in ("done", "maybe_done"):
+        raise SagaDefinitionError(
+            f'{where}: compensate_when must be "done" or "maybe_done", got {value!r}'
+        )
+    if value == "done":
+        return value
+    if signature.compensate is None:
+        raise SagaDefinitionError(
+            f'{where}: compensate_when="maybe_done" needs a compensate method, which the step has '
+            "not"
+        )
+    if not signature.undoes_without_output:
+        kind = name_of(signature.output_type)
+        raise TypeValidationError(
+            f'{where}: with compensate_when="maybe_done" there may be no output on record: '
+            f"annotate compensate's `out: {kind} | None` and let it undo without one"
+        )
     return value
 
 

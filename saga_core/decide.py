@@ -31,6 +31,7 @@ from saga_core.happening import (
     Compensated,
     CompensationFailed,
     CompensationRequested,
+    CompensationSkipRequested,
     DeadlinePassed,
     Decision,
     EventArrived,
@@ -41,6 +42,7 @@ from saga_core.happening import (
     NextInput,
     Operator,
     PauseRequested,
+    Probed,
     Recorded,
     ResumeRequested,
     RetryRequested,
@@ -90,6 +92,8 @@ def decide(
             return rollback.compensated(definition, state, outputs, happened)
         case CompensationFailed():
             return rollback.compensation_failed(definition, state, happened)
+        case Probed():
+            return rollback.probed(definition, state, outputs, happened)
         case EventArrived():
             return _event_arrived(definition, state, outputs, happened)
         case RetryRequested():
@@ -102,6 +106,8 @@ def decide(
             return pausing.pause_requested(state, happened)
         case ResumeRequested():
             return pausing.resume_requested(state, happened)
+        case CompensationSkipRequested():
+            return rollback.compensation_skip_requested(definition, state, outputs, happened)
         case Aborted():
             return _aborted(state, happened)
         case Suspected():
@@ -230,7 +236,9 @@ def _fail_for_good(
     token: UUID,
     history: tuple[NewEntry, ...],
 ) -> Decision:
-    if failure.unrecordable:
+    if definition.is_past_pivot(outputs):
+        return get_stuck(state, failure, history)
+    if failure.unrecordable and not _undone_without_output(definition, state):
         # A rollback would skip a step that has happened, so a person has to look at it.
         return get_stuck(state, failure, history)
     entries = (*history, failed_entry(EntryKind.FAILED, state, failure))
@@ -238,6 +246,11 @@ def _fail_for_good(
     if not definition.compensate_on_failure:
         return rest(end_as(at_fault, SagaStatus.FAILED), entries)
     return rollback.roll_back(definition, at_fault, outputs, state.step_index, token, entries)
+
+
+def _undone_without_output(definition: SagaDefinition, state: SagaState) -> bool:
+    undoes = current_step(definition, state).undoes_maybe_done
+    return undoes and definition.compensate_on_failure
 
 
 # --- what people and events ask for -------------------------------------------------------------

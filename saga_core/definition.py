@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import PydanticUserError
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -21,9 +21,19 @@ from saga_core.errors import SagaDefinitionError, SagaStateError
 from saga_core.retry import RetryPolicy
 from saga_core.step import BaseStep, StepSignature
 
-__all__ = ["InputContext", "OutputTexts", "SagaDefinition", "StepRef", "StepSpec"]
+__all__ = [
+    "CompensateWhen",
+    "InputContext",
+    "OutputTexts",
+    "SagaDefinition",
+    "StepRef",
+    "StepSpec",
+]
 
 Out = TypeVar("Out")
+
+CompensateWhen = Literal["done", "maybe_done"]
+"""What a step must have come to for its compensation to run."""
 
 MAX_FINGERPRINT = 1000
 
@@ -128,6 +138,14 @@ class StepSpec:
     compensation_retry_policy: RetryPolicy
     input: PayloadCodec = field(repr=False)
     output: PayloadCodec = field(repr=False)
+    compensate_when: CompensateWhen = "done"
+    pivot: bool = False
+    """Once it is done, the saga is not rolled back any more."""
+
+    @property
+    def undoes_maybe_done(self) -> bool:
+        """Whether it is undone too when it was begun and nobody knows that it was not done."""
+        return self.compensate_when == "maybe_done"
 
     @property
     def can_compensate(self) -> bool:
@@ -153,6 +171,15 @@ class SagaDefinition:
                 f"the saga has no step '{step_id}'; its steps: {', '.join(self._by_id)}"
             )
         return spec
+
+    @cached_property
+    def pivot(self) -> StepSpec | None:
+        """The step after which there is no way back, if the saga has one."""
+        return next((spec for spec in self.steps if spec.pivot), None)
+
+    def is_past_pivot(self, done: Container[str]) -> bool:
+        """Tell whether there is a pivot among the ids of the steps that are done."""
+        return self.pivot is not None and self.pivot.step_id in done
 
     @cached_property
     def fingerprint(self) -> str:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.engine import SUSPECT_AFTER, is_suspect
 from saga_core.errors import PayloadError, SagaDefinitionError
-from saga_core.happening import WORKER_LOST
+from saga_core.happening import WORKER_LOST, Recorded
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
+from saga_core.rollback import begun_step
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, Timing, deadline_applies
 from saga_core.upcasting import bring_to_life
@@ -38,7 +39,7 @@ def explain(record: SagaRecord, registry: Registry) -> str:
         said = _due(record, registry)
     else:
         said = _waits(record, registry)
-    return f"Saga {record.saga_id} {said}{_deadline(record)}."
+    return f"Saga {record.saga_id} {said}{_deadline(record, registry)}."
 
 
 # --- each situation ------------------------------------------------------------------------------
@@ -51,7 +52,7 @@ def _ended(record: SagaRecord, registry: Registry) -> str:
         return f"{said}: all its steps are done"
     if state.status is SagaStatus.COMPENSATED:
         undone = f"{said}: every completed step that can be undone has been undone"
-        return undone + _last_error(record)
+        return undone + _left_done(record) + _last_error(record)
     where = f" while {_work(record)} was current" if state.step_id is not None else ""
     said = f"{said}{where}{_last_error(record)}"
     if not _readable(record):
@@ -59,7 +60,7 @@ def _ended(record: SagaRecord, registry: Registry) -> str:
     ways = []
     if state.direction is Direction.FORWARD:
         ways.append("retry_step goes on with it")
-    if record.step_outputs:
+    if _can_roll_back(record, registry):
         ways.append("compensate_step rolls back what was done")
     return f"{said}; {_ways(record, registry, ways)}" if ways else said
 
@@ -82,8 +83,9 @@ def _expired(record: SagaRecord, registry: Registry) -> str:
 
 def _stuck(record: SagaRecord, registry: Registry) -> str:
     back = record.state.direction is Direction.ROLLBACK
-    ways = ["retry_step"] if back else ["retry_step", "skip_step"]
-    if record.step_outputs:
+    ways = ["retry_step", "skip_compensation"] if back else ["retry_step", "skip_step"]
+    pivot = _pivot_done(record, registry)
+    if _can_roll_back(record, registry):
         ways.append("compensate_step")
     ways.append("abort")
     said = (
@@ -93,6 +95,8 @@ def _stuck(record: SagaRecord, registry: Registry) -> str:
     if record.due_at is not None:
         said += ", and due to hear what was sent to it"
     needed = f"it needs a person: {', '.join(ways[:-1])} or {ways[-1]} ends that"
+    if pivot is not None:
+        needed = f"its pivot '{pivot}' is done, so there is no way back; {needed}"
     if not _readable(record):
         needed = (
             "its initial_data cannot be read, so it needs a person to abort it, or to mend it in "
@@ -180,6 +184,32 @@ def _last_error(record: SagaRecord) -> str:
     return "" if error is None else f", with the last error {_short(error)}"
 
 
+def _left_done(record: SagaRecord) -> str:
+    left = [each for each in record.outputs if each.kind is EntryKind.COMPENSATION_SKIPPED]
+    if not left:
+        return ""
+    steps = ", ".join(f"'{each.step_id}'" for each in left)
+    return f", except {steps}, whose compensation a person has skipped"
+
+
+def _pivot_done(record: SagaRecord, registry: Registry) -> str | None:
+    """Return the pivot's id if it is done and the saga's definition is registered here."""
+    registration = registry.get(record.saga_name, record.definition_version)
+    pivot = None if registration is None else registration.definition.pivot
+    if pivot is None or pivot.step_id not in {each.step_id for each in record.outputs}:
+        return None
+    return pivot.step_id
+
+
+def _can_roll_back(record: SagaRecord, registry: Registry) -> bool:
+    if any(Recorded.of(each) is not None for each in record.outputs):
+        return _pivot_done(record, registry) is None
+    registration = registry.get(record.saga_name, record.definition_version)
+    return (
+        registration is not None and begun_step(registration.definition, record.state) is not None
+    )
+
+
 def _suspicion(record: SagaRecord) -> str:
     if not is_suspect(record):
         return ""
@@ -199,11 +229,13 @@ def _next_driver(record: SagaRecord, registry: Registry) -> str:
     return f"; it waits for a worker to claim it{moves}"
 
 
-def _deadline(record: SagaRecord) -> str:
+def _deadline(record: SagaRecord, registry: Registry) -> str:
     """Say what becomes of forward work that has a deadline."""
     state = record.state
     if state.status.is_terminal or state.direction is Direction.ROLLBACK:
         return ""
+    if _pivot_done(record, registry) is not None:
+        return ""  # nothing stops it any more
     try:
         deadline_at = Timing.of(record).deadline_at
     except PayloadError:

@@ -6,18 +6,20 @@ part of what happened.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from saga_core.records import Due, NewEntry, SagaState
-from saga_core.status import SagaStatus
+from saga_core.status import EntryKind, SagaStatus
 
 __all__ = [
     "Aborted",
     "Compensated",
     "CompensationFailed",
     "CompensationRequested",
+    "CompensationSkipRequested",
     "DeadlinePassed",
     "Decision",
     "EventArrived",
@@ -29,6 +31,7 @@ __all__ = [
     "Operator",
     "Pause",
     "PauseRequested",
+    "Probed",
     "Recorded",
     "ResumeRequested",
     "RetryRequested",
@@ -42,6 +45,7 @@ __all__ = [
     "Unmappable",
     "WORKER_LOST",
     "WorkerLost",
+    "told_in",
 ]
 
 
@@ -66,6 +70,27 @@ class Recorded:
 
     input: str | None
     output: str
+    maybe: bool = False
+    """It may have been done: then `output` says how to ask for it, and is none of the step's."""
+
+    @classmethod
+    def of(cls, entry: NewEntry) -> Recorded | None:
+        """Return what an entry of the history says of its step's output, if it says anything."""
+        kind = entry.kind
+        told = kind.is_step_output or kind in (EntryKind.MAYBE_DONE, EntryKind.PROBED)
+        if entry.output is None or not told:
+            return None
+        return cls(entry.input, entry.output, maybe=kind is EntryKind.MAYBE_DONE)
+
+
+def told_in(history: Iterable[NewEntry]) -> dict[str, Recorded]:
+    """Return what entries of one commit say of outputs, by step id."""
+    told: dict[str, Recorded] = {}
+    for entry in history:
+        recorded = Recorded.of(entry)
+        if entry.step_id is not None and recorded is not None:
+            told[entry.step_id] = recorded
+    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +173,16 @@ class CompensationFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """A step that may have been done was asked for."""
+
+    output: str | None
+    """What it has put out; None if it was not done."""
+    token: UUID
+    """For the step that is undone next."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventArrived:
     """`notify` was called with the saga's token."""
 
@@ -208,6 +243,12 @@ class ResumeRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CompensationSkipRequested:
+    by: Operator
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
     by: Operator
 
@@ -249,12 +290,14 @@ Happened = (
     | StepFailed
     | Compensated
     | CompensationFailed
+    | Probed
     | EventArrived
     | RetryRequested
     | SkipRequested
     | CompensationRequested
     | PauseRequested
     | ResumeRequested
+    | CompensationSkipRequested
     | Aborted
     | Suspected
     | WorkerLost

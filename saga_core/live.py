@@ -13,7 +13,7 @@ from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
-from saga_core.happening import Decision, NextInput, Pause, Recorded
+from saga_core.happening import Decision, NextInput, Pause, Recorded, told_in
 from saga_core.mapping import input_context, map_input
 from saga_core.pausing import read_pause
 from saga_core.records import (
@@ -79,11 +79,7 @@ class LiveSaga:
         """The loop time until which the lease is surely ours."""
         self.call = StepCall()
         self.unwritten: Unwritten | None = None
-        self.outputs: dict[str, Recorded] = {
-            step_id: Recorded(entry.input, entry.output)
-            for step_id, entry in record.step_outputs.items()
-            if entry.output is not None
-        }
+        self.outputs: dict[str, Recorded] = told_in(record.outputs)
         self._limits = limits
         self._values: dict[str, Any] = {}
         self._data = record.data
@@ -138,16 +134,20 @@ class LiveSaga:
         None while no deadline is in force.
         """
         deadline_at = self.timing.deadline_at
-        if deadline_at is None or not deadline_applies(self.state):
+        if deadline_at is None or not self._has_deadline(self.state):
             return None
         return (deadline_at - self.now).total_seconds()
+
+    def _has_deadline(self, state: SagaState) -> bool:
+        """Tell whether a deadline is in force: after the pivot there is no way but forward."""
+        return deadline_applies(state) and not self.definition.is_past_pivot(self.outputs)
 
     def due_after(self, decision: Decision) -> Due | None:
         """Return when a driver is needed again: as was decided, or at the deadline before."""
         due = decision.due
         deadline_at = self.timing.following(decision.history).deadline_at
         waits = decision.state.status is SagaStatus.SUSPENDED and not decision.drive
-        if deadline_at is None or not waits or not deadline_applies(decision.state):
+        if deadline_at is None or not waits or not self._has_deadline(decision.state):
             return due
         if due is None:
             return Due(at=deadline_at)
@@ -174,6 +174,7 @@ class LiveSaga:
         for entry in decision.history:
             if entry.kind is EntryKind.PAUSED:
                 self.pause = read_pause(entry, None)
+        self.outputs.update(told_in(decision.history))
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let maps see an output that is about to be recorded."""
@@ -203,11 +204,17 @@ class LiveSaga:
             return None
         return self.map_input(self.definition.steps[spec.index + 1])
 
-    def step_context(self, spec: StepSpec) -> StepContext:
-        """Return what the step may know of its saga in this attempt."""
+    def step_context(self, spec: StepSpec, *, probed: Recorded | None = None) -> StepContext:
+        """Return what the step may know of its saga in this attempt.
+
+        A probe asks for what `probed` says may have been done, by the key that it was done with.
+        """
         state = self.state
         events = self._read_events()
-        direction = "do" if state.direction is Direction.FORWARD else "undo"
+        direction = "do" if state.direction is Direction.FORWARD or probed else "undo"
+        generation = state.generation
+        if probed is not None:
+            generation = decode_json(probed.output, what="what to probe for")["generation"]
         token = state.token
         assert token is not None  # noqa: S101 - a saga with a step to run has a token
         return StepContext(
@@ -215,7 +222,7 @@ class LiveSaga:
             saga_name=self.saga_name,
             step_id=spec.step_id,
             attempt=state.attempt + 1,
-            idempotency_key=f"{self.saga_id}:{spec.step_id}:{direction}:{state.generation}",
+            idempotency_key=f"{self.saga_id}:{spec.step_id}:{direction}:{generation}",
             fence=self.fence,
             token=token,
             event=events[-1] if events else None,

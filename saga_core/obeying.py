@@ -17,6 +17,7 @@ from saga_core.happening import (
     Pause,
     PauseRequested,
     ResumeRequested,
+    told_in,
 )
 from saga_core.live import LiveSaga
 from saga_core.pausing import read_pause
@@ -50,7 +51,9 @@ def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
         if undoes and state.direction is Direction.ROLLBACK and not state.is_paused:
             raise SagaStateError(f"{_NAMES[signal.kind]}: the saga is {state.status} already")
         happened = happening_of(signal.kind, command, due=before.due, pause=pause)
-        decision = decide(live.definition, state, live.outputs, happened)
+        # An earlier command of the lot may have begun the rollback, with more to be undone.
+        outputs = {**live.outputs, **told_in(before.history)}
+        decision = decide(live.definition, state, outputs, happened)
     except SagaStateError as error:
         ignored = ignore_command(state, before.due, reason=str(error), actor=command.by.actor)
         return replace(before, history=(*before.history, *ignored.history))

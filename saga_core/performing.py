@@ -6,19 +6,24 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 from saga_core.call import Interrupt, Interrupted, SagaDeadlineError, StepTimeoutError
 from saga_core.codec import PayloadLimits
+from saga_core.definition import StepSpec
 from saga_core.errors import PayloadError
 from saga_core.failure import failure_of
 from saga_core.happening import (
     Compensated,
     CompensationFailed,
     DeadlinePassed,
+    Failure,
     Happened,
+    Probed,
+    Recorded,
     StartAhead,
     StepDone,
     StepFailed,
@@ -36,6 +41,23 @@ logger = logging.getLogger("saga_core")
 
 class StepCancelledError(Exception):
     """A step raised `CancelledError` although nobody had cancelled its driver."""
+
+
+def _asks(live: LiveSaga) -> Recorded | None:
+    """Return what a probe is asked for next, if the saga is at a step that has one to be asked."""
+    if live.state.direction is Direction.FORWARD or live.state.step_id is None:
+        return None
+    recorded = live.outputs[live.state.step_id]
+    has_probe = live.definition.step(live.state.step_id).signature.probe is not None
+    return recorded if recorded.maybe and has_probe else None
+
+
+def _no_longer_optional(spec: StepSpec) -> Failure:
+    error = (
+        f"step '{spec.step_id}' may have been done and there is no output on record, but its "
+        "compensate no longer takes None for `out`"
+    )
+    return Failure(error=error, code="TypeValidationError", retryable=False)
 
 
 class StepRunner:
@@ -56,7 +78,7 @@ class StepRunner:
         try:
             if forward:
                 return await self._execute(live)
-            return await self._compensate(live)
+            return await self._undo(live)
         except Interrupted as interrupted:
             if interrupted.reason is Interrupt.LEASE_LOST:
                 raise LeaseLostError(
@@ -71,6 +93,8 @@ class StepRunner:
         except Exception as error:
             policy = spec.retry_policy if forward else spec.compensation_retry_policy
             failure = failure_of(error, policy)
+            if _asks(live) is not None:
+                failure = replace(failure, error=f"the probe raised {failure.error}")
             logger.info("%s failed: %s", live.position, failure.error)
             jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
             if forward:
@@ -97,19 +121,39 @@ class StepRunner:
         next_input = live.input_after(spec)
         return StepDone(text, output, uuid4(), next_input)
 
-    async def _compensate(self, live: LiveSaga) -> Happened:
+    async def _undo(self, live: LiveSaga) -> Happened:
         spec = live.definition.step(live.state.step_id or "")
         recorded = live.outputs[spec.step_id]
         what = f"step '{spec.step_id}'"
         try:
             inp = spec.input.decode(recorded.input or "null", what=f"input of {what}")
-            out = spec.output.decode(recorded.output, what=f"output of {what}")
+            out = None
+            if not recorded.maybe:
+                out = spec.output.decode(recorded.output, what=f"output of {what}")
         except PayloadError as error:
             return Undecodable(failure_of(error))
-        shape = spec.signature.compensate
+        if _asks(live) is not None:
+            return await self._probe(live, inp)
+        signature = spec.signature
+        if recorded.maybe and not signature.undoes_without_output:
+            return Undecodable(_no_longer_optional(spec))
+        shape = signature.compensate
         assert shape is not None  # noqa: S101 - decide chose a step that can be undone
         await self._call(live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout)
         return Compensated(uuid4())
+
+    async def _probe(self, live: LiveSaga, inp: Any) -> Happened:
+        spec = live.definition.step(live.state.step_id or "")
+        shape = spec.signature.probe
+        found = await self._call(live, spec.step.probe, shape, (inp,), spec.compensation_timeout)
+        if found is None:
+            return Probed(None, uuid4())
+        what = f"output that the probe of step '{spec.step_id}' found"
+        try:
+            output, _ = spec.output.roundtrip(found, what=what, limits=self._limits)
+        except Exception as error:
+            return CompensationFailed(failure_of(error), 0.0)
+        return Probed(output, uuid4())
 
     async def _call(
         self,
@@ -123,7 +167,7 @@ class StepRunner:
         timeout = None if limit is None else limit.total_seconds()
         left = live.time_left()
         cut = left is not None and (timeout is None or left < timeout)
-        context = live.step_context(spec)
+        context = live.step_context(spec, probed=_asks(live))
         self._observers.step_begins(live)
         try:
             return await live.call.run(

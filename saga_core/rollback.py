@@ -13,23 +13,34 @@ from saga_core.deciding import (
     go_on,
     request_entries,
     require,
+    require_unpaused,
     rest,
     try_again,
 )
-from saga_core.definition import SagaDefinition
+from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import SagaStateError
 from saga_core.happening import (
     WORKER_LOST,
     Compensated,
     CompensationFailed,
     CompensationRequested,
+    CompensationSkipRequested,
     Decision,
+    Probed,
     Recorded,
 )
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 
-__all__ = ["compensated", "compensation_failed", "compensation_requested", "roll_back"]
+__all__ = [
+    "begun_step",
+    "compensated",
+    "compensation_failed",
+    "compensation_requested",
+    "compensation_skip_requested",
+    "probed",
+    "roll_back",
+]
 
 
 def roll_back(
@@ -40,25 +51,26 @@ def roll_back(
     token: UUID,
     history: tuple[NewEntry, ...],
 ) -> Decision:
-    """Go on with the newest step before index `before` that was done and can be undone."""
+    """Go on with the newest step before index `before` that was done and can be undone.
+
+    When the rollback begins, that may be the current step, which nobody knows to be done or not.
+    """
+    begun = begun_step(definition, state)
+    if begun is not None:
+        # Its input is on record with this entry, its generation for whoever asks for it.
+        maybe = NewEntry(
+            kind=EntryKind.MAYBE_DONE,
+            step_id=begun.step_id,
+            attempt=state.attempt,
+            input=state.step_input,
+            output=f'{{"generation":{state.generation}}}',
+        )
+        return go_on(_at(state, begun, token), (*history, maybe))
     for index in range(before - 1, -1, -1):
         spec = definition.steps[index]
         recorded = outputs.get(spec.step_id)
         if recorded is not None and recorded.input is not None and spec.can_compensate:
-            undoing = replace(
-                state,
-                status=SagaStatus.COMPENSATING,
-                direction=Direction.ROLLBACK,
-                active=True,
-                step_id=spec.step_id,
-                step_index=spec.index,
-                step_input=None,
-                token=token,
-                generation=0,
-                attempt=0,
-                waiting_for=None,
-            )
-            return go_on(undoing, history)
+            return go_on(_at(state, spec, token), history)
     undone = replace(
         end_as(state, SagaStatus.COMPENSATED),
         direction=Direction.ROLLBACK,
@@ -68,6 +80,31 @@ def roll_back(
     return rest(undone, history)
 
 
+def begun_step(definition: SagaDefinition, state: SagaState) -> StepSpec | None:
+    """Return the step that is begun, if it is to be undone whether it was done or not."""
+    if state.direction is Direction.ROLLBACK or state.step_id is None or state.step_input is None:
+        return None
+    spec = definition.step(state.step_id)
+    return spec if spec.undoes_maybe_done else None
+
+
+def _at(state: SagaState, spec: StepSpec, token: UUID) -> SagaState:
+    """Return the state in which a step is about to be undone."""
+    return replace(
+        state,
+        status=SagaStatus.COMPENSATING,
+        direction=Direction.ROLLBACK,
+        active=True,
+        step_id=spec.step_id,
+        step_index=spec.index,
+        step_input=None,
+        token=token,
+        generation=0,
+        attempt=0,
+        waiting_for=None,
+    )
+
+
 def compensated(
     definition: SagaDefinition,
     state: SagaState,
@@ -75,10 +112,33 @@ def compensated(
     done: Compensated,
 ) -> Decision:
     spec = current_step(definition, state)
-    if state.error_code == WORKER_LOST:
-        state = replace(state, error_code=None)  # proven innocent
     entry = NewEntry(kind=EntryKind.COMPENSATED, step_id=spec.step_id, attempt=state.attempt + 1)
-    return roll_back(definition, state, outputs, spec.index, done.token, (entry,))
+    return roll_back(definition, _innocent(state), outputs, spec.index, done.token, (entry,))
+
+
+def probed(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    answer: Probed,
+) -> Decision:
+    """Undo the step with the output that was found, or leave it when there is none."""
+    spec = current_step(definition, state)
+    entry = NewEntry(
+        kind=EntryKind.PROBED,
+        step_id=spec.step_id,
+        attempt=state.attempt + 1,
+        input=outputs[spec.step_id].input,
+        output=answer.output,
+    )
+    if answer.output is not None:
+        return go_on(replace(_innocent(state), attempt=0), (entry,))
+    return roll_back(definition, _innocent(state), outputs, spec.index, answer.token, (entry,))
+
+
+def _innocent(state: SagaState) -> SagaState:
+    """Return the state of a saga whose driver has come through its step alive."""
+    return replace(state, error_code=None) if state.error_code == WORKER_LOST else state
 
 
 def compensation_failed(
@@ -113,7 +173,14 @@ def compensation_requested(
     allowed = state.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
     needed = "RUNNING, SUSPENDED, STUCK, FAILED or COMPENSATING"
     require(state, asked.command, allowed, needed)
-    if not outputs and (asked.command != "cancel" or not state.active):
+    if definition.is_past_pivot(outputs) and definition.pivot is not None:
+        raise SagaStateError(
+            f"{asked.command}: the saga is {state.status} and its pivot, step "
+            f"'{definition.pivot.step_id}', is done, so there is no way back. It can only go on: "
+            "use retry_step or skip_step where it is stuck, or abort to end it as it is."
+        )
+    nothing = not outputs and begun_step(definition, state) is None
+    if nothing and (asked.command != "cancel" or not state.active):
         raise SagaStateError(
             f"{asked.command}: the saga is {state.status} and no step was completed, so there is "
             f"nothing to undo. It needs at least one completed step; use abort to end it."
@@ -122,3 +189,25 @@ def compensation_requested(
     # In a rollback the current step is yet to be undone; forward it has not been done.
     before = state.step_index + (1 if state.direction is Direction.ROLLBACK else 0)
     return roll_back(definition, state, outputs, before, asked.token, entries)
+
+
+def compensation_skip_requested(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    asked: CompensationSkipRequested,
+) -> Decision:
+    """Go on with the rollback as if the current step had been undone."""
+    allowed = state.direction is Direction.ROLLBACK and not state.status.is_terminal
+    require_unpaused(state, "skip_compensation")
+    require(state, "skip_compensation", allowed, "STUCK or COMPENSATING, in a rollback")
+    spec = current_step(definition, state)
+    entry = NewEntry(
+        kind=EntryKind.COMPENSATION_SKIPPED,
+        step_id=spec.step_id,
+        attempt=state.attempt,
+        output="null",
+        actor=asked.by.actor,
+        reason=asked.by.reason,
+    )
+    return roll_back(definition, _innocent(state), outputs, spec.index, asked.token, (entry,))

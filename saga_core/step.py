@@ -93,16 +93,24 @@ class StepSignature:
     execute: CallShape
     compensate: CallShape | None
     """None if the step has nothing to undo."""
+    probe: CallShape | None = None
+    undoes_without_output: bool = False
+    """Whether `compensate` takes None where no output is on record."""
 
 
 class BaseStep(Generic[In, Out]):
-    """One step of a saga: `execute`, and optionally `compensate`, which undoes it.
+    """One step of a saga: `execute`, optionally `compensate`, which undoes it, and `probe`.
 
         class Charge(BaseStep[ChargeInput, Payment]):
             async def execute(self, inp: ChargeInput) -> Payment: ...
             async def compensate(self, inp: ChargeInput, out: Payment) -> None: ...
 
-    Either may take one more parameter, a `StepContext`, and be a plain `def`, which runs in a
+    With `out: Payment | None` a compensation can also undo what has left no output, which
+    `add_step(compensate_when="maybe_done")` asks for. A method
+    `async def probe(self, inp: ChargeInput) -> Payment | None` is asked before that: an output says
+    that the step was done, None that it was not, raising that nobody knows.
+
+    Each may take one more parameter, a `StepContext`, and be a plain `def`, which runs in a
     thread: it is asked to end by `ctx.cancelled`, never killed, and waited for. Steps run at
     least once: use `ctx.idempotency_key` with the outside world. Instances are shared by all
     sagas and keep no state of one. What is wrong with the annotations raises
@@ -115,6 +123,7 @@ class BaseStep(Generic[In, Out]):
         # Any shape is allowed here; __init_subclass__ says which are right.
         execute: Callable[..., Any]
         compensate: Callable[..., Any]
+        probe: Callable[..., Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -131,13 +140,13 @@ class BaseStep(Generic[In, Out]):
 
     @classmethod
     def __signature_of_same_methods(cls) -> StepSignature | None:
-        """Return an ancestor's signature if both methods are the ancestor's; a mixin changes it."""
+        """Return an ancestor's signature if all methods are the ancestor's; a mixin changes it."""
         for ancestor in cls.__mro__[1:]:
             signature: StepSignature | None = ancestor.__dict__.get("__saga_signature__")
             if signature is not None and all(
                 inspect.getattr_static(ancestor, name, None)
                 is inspect.getattr_static(cls, name, None)
-                for name in ("execute", "compensate")
+                for name in ("execute", "compensate", "probe")
             ):
                 return signature
         return None
@@ -157,12 +166,13 @@ def _read_signature(cls: type) -> StepSignature | None:
             )
     if is_open(input_type) or is_open(output_type):
         return None
+    probe = _read_probe(cls, input_type, output_type)
     if getattr(cls, "compensate", None) is None:
-        return StepSignature(input_type, output_type, execute.shape, None)
+        return StepSignature(input_type, output_type, execute.shape, None, probe)
     compensate = _Method(cls, "compensate", ("inp", "out"))
     for parameter, wanted in (("inp", input_type), ("out", output_type)):
         found = compensate.types[parameter]
-        if found != wanted:
+        if found != wanted and not (parameter == "out" and _is_optional(found, wanted)):
             raise TypeValidationError(
                 f"step {cls.__qualname__}: compensate's parameter '{parameter}' is "
                 f"{name_of(found)}, but execute's {'input' if parameter == 'inp' else 'output'} is "
@@ -173,17 +183,57 @@ def _read_signature(cls: type) -> StepSignature | None:
             f"step {cls.__qualname__}: compensate returns {name_of(compensate.types['return'])}; "
             "what it returns is not kept, so annotate it `-> None`"
         )
-    return StepSignature(input_type, output_type, execute.shape, compensate.shape)
+    return StepSignature(
+        input_type,
+        output_type,
+        execute.shape,
+        compensate.shape,
+        probe,
+        undoes_without_output=type(None) in members(compensate.types["out"]),
+    )
+
+
+def _read_probe(cls: type, input_type: Any, output_type: Any) -> CallShape | None:
+    if getattr(cls, "probe", None) is None:
+        return None
+    where = f"step {cls.__qualname__}"
+    if type(None) in members(output_type):
+        raise TypeValidationError(
+            f"{where}: a probe's None says that the step was not done, so execute must not return "
+            f"{name_of(output_type)}: give it an output that is never None"
+        )
+    probe = _Method(cls, "probe", ("inp",))
+    if probe.types["inp"] != input_type:
+        raise TypeValidationError(
+            f"{where}: probe's parameter 'inp' is {name_of(probe.types['inp'])}, but execute's "
+            f"input is {name_of(input_type)}: make them the same"
+        )
+    if not _is_optional(probe.types["return"], output_type):
+        raise TypeValidationError(
+            f"{where}: probe returns {name_of(probe.types['return'])}; annotate it "
+            f"`-> {name_of(output_type)} | None`: what the step has put out, or None if it was not "
+            "done"
+        )
+    return probe.shape
+
+
+def _is_optional(found: Any, wanted: Any) -> bool:
+    """Tell whether one type is the other or None."""
+    have, need = members(found), (*members(wanted), type(None))
+    return all(one in have for one in need) and all(one in need for one in have)
+
+
+_RETURNS = {"execute": "...", "compensate": "None", "probe": "... | None"}
 
 
 class _Method:
-    """The annotations of `execute` or `compensate`, with the types under our own names."""
+    """The annotations of one of a step's methods, with the types under our own names."""
 
     def __init__(self, cls: type, name: str, roles: tuple[str, ...]) -> None:
         self._name = name
         self._where = f"step {cls.__qualname__}: {name}"
         self._wanted = f"`async def {name}(self, {', '.join(f'{role}: ...' for role in roles)}"
-        self._wanted += ") -> ...`" if name == "execute" else ") -> None`"
+        self._wanted += f") -> {_RETURNS[name]}`"
         function = inspect.getattr_static(cls, name)
         if not inspect.isfunction(function):
             raise TypeValidationError(f"{self._where} must be a method, like {self._wanted}")
@@ -209,7 +259,7 @@ class _Method:
             self.types[role] = hints[parameter.name]
         if "return" in hints:
             self.types["return"] = hints["return"]
-        elif name == "execute":
+        elif name != "compensate":
             raise TypeValidationError(
                 f"{self._where} has no return annotation, which tells what is stored; write "
                 f"{self._wanted}"

@@ -238,6 +238,11 @@ class _Upcast:
             raise _RefusedError(
                 f"step '{after.step_id}' is to be undone and has no output in `done`"
             )
+        if not forward and before.step_id not in before.done and after.step_id != before.step_id:
+            raise _RefusedError(
+                f"step '{before.step_id}', which may have been done, is being undone, so its "
+                "upcaster must leave it there"
+            )
         waits = self._record.state.waiting_for not in (None, AT_START)
         if waits and after.step_id != before.step_id:
             raise _RefusedError(

@@ -50,6 +50,17 @@ class Story:
         """Return a step without `compensate`."""
         return _Final(self, deed)
 
+    def uncertain(
+        self, deed: Deed | None = None, undo: Deed | None = None, probe: Deed | None = None
+    ) -> BaseStep[Number, Number]:
+        """Return a step that is undone also when it may have been done.
+
+        With `probe` it has one, which says what `probe` returns.
+        """
+        if probe is None:
+            return Uncertain(self, deed, undo)
+        return _Probed(self, deed, undo, probe)
+
     def threaded(self, deed: Deed) -> BaseStep[Number, Number]:
         """Return a step that is a plain function."""
         return _Threaded(self, deed)
@@ -76,6 +87,31 @@ class _Reversible(_Final):
         self._story.log.append(f"undo {ctx.step_id} {inp.n}->{out.n}")
         self._story.contexts.append(ctx)
         await _played(self._undo, inp, ctx)
+
+
+class Uncertain(_Final):
+    """`definition` adds it with `compensate_when="maybe_done"`."""
+
+    def __init__(self, story: Story, deed: Deed | None, undo: Deed | None) -> None:
+        super().__init__(story, deed)
+        self._undo = undo
+
+    async def compensate(self, inp: Number, out: Number | None, ctx: StepContext) -> None:
+        self._story.log.append(f"undo {ctx.step_id} {inp.n}->{None if out is None else out.n}")
+        self._story.contexts.append(ctx)
+        await _played(self._undo, inp, ctx)
+
+
+class _Probed(Uncertain):
+    def __init__(self, story: Story, deed: Deed | None, undo: Deed | None, question: Deed) -> None:
+        super().__init__(story, deed, undo)
+        self._question = question
+
+    async def probe(self, inp: Number, ctx: StepContext) -> Number | None:
+        self._story.log.append(f"probe {ctx.step_id} {inp.n}")
+        self._story.contexts.append(ctx)
+        found: Number | None = await _played(self._question, inp, ctx)
+        return found
 
 
 class _Threaded(BaseStep[Number, Number]):
@@ -114,17 +150,24 @@ def retry(attempts: int, delay: timedelta = HOUR) -> FixedRetry:
 
 
 def definition(*steps: BaseStep[Number, Number], **options: Any) -> SagaDefinition:
-    """Return a saga whose steps each take the output of the one before."""
+    """Return a saga whose steps each take the output of the one before.
+
+    `pivot` is the number of the step that is one.
+    """
+    pivot = options.pop("pivot", None)
     builder = SagaBuilder(compensate_on_failure=options.pop("compensate_on_failure", True))
     previous = None
-    for step in steps:
+    for number, step in enumerate(steps):
+        own = {"pivot": number == pivot, **options}
+        if isinstance(step, Uncertain):
+            own["compensate_when"] = "maybe_done"
         if previous is None:
             previous = builder.add_step(
-                step=step, input_map=lambda ctx: Number(n=ctx.initial_data["n"]), **options
+                step=step, input_map=lambda ctx: Number(n=ctx.initial_data["n"]), **own
             )
         else:
             previous = builder.add_step(
-                step=step, input_map=lambda out: Number(n=out.n), depends_on=previous, **options
+                step=step, input_map=lambda out: Number(n=out.n), depends_on=previous, **own
             )
     return builder.build()
 

@@ -77,7 +77,7 @@ async def test_lost_driver_a_stuck_rollback_and_an_abort_are_explained(
     saga_id = await one.start()
     said = await one.admin.explain(saga_id)
     assert "is STUCK at undoing step 'step_0', with the last error 'ValueError: cannot'" in said
-    assert "retry_step, compensate_step or abort ends that" in said
+    assert "retry_step, skip_compensation, compensate_step or abort ends that" in said
     await one.admin.abort(saga_id, reason="enough")
     said = await one.admin.explain(saga_id)
     assert "ended as FAILED" in said

@@ -37,6 +37,14 @@ class Step(BaseStep[A, B]):
         return B(n=inp.n)
 
 
+class Undone(Step):
+    async def compensate(self, inp: A, out: B) -> None: ...
+
+
+class MaybeUndone(Step):
+    async def compensate(self, inp: A, out: B | None) -> None: ...
+
+
 def from_context(ctx: InputContext) -> A:
     return A(n=1)
 
@@ -101,6 +109,15 @@ WRONG: dict[str, dict[str, Any]] = {
     "retry_policy must be a RetryPolicy": {"retry_policy": 3},
     "of another builder": {"depends_on": foreign()},
     "must be what add_step returned": {"depends_on": "first"},
+    "pivot must be True or False": {"pivot": 1},
+    'compensate_when must be "done" or "maybe_done"': {"compensate_when": "always"},
+    "needs a compensate method": {"compensate_when": "maybe_done"},
+    "annotate compensate's `out: B | None`": {"step": Undone(), "compensate_when": "maybe_done"},
+    "has no meaning for the pivot": {
+        "step": MaybeUndone(),
+        "compensate_when": "maybe_done",
+        "pivot": True,
+    },
 }
 
 
@@ -332,3 +349,16 @@ class Unfinished(BaseModel):
 def test_model_that_is_not_whole_is_refused_when_the_step_is_added() -> None:
     with pytest.raises(SagaDefinitionError, match=r"charge.*Nowhere"):
         added(step=step_of(Unfinished, B))
+
+
+def test_saga_has_at_most_one_pivot_and_nothing_uncertain_after_it() -> None:
+    builder = SagaBuilder()
+    builder.add_step(step=MaybeUndone(), input_map=from_context, compensate_when="maybe_done")
+    builder.add_step(step=Step(), input_map=from_context, step_id="pay", pivot=True)
+    with pytest.raises(SagaDefinitionError, match="step 'pay' is the saga's pivot already"):
+        builder.add_step(step=Step(), input_map=from_context, pivot=True)
+    with pytest.raises(SagaDefinitionError, match="a step after the pivot, which is never undone"):
+        builder.add_step(step=MaybeUndone(), input_map=from_context, compensate_when="maybe_done")
+    made = builder.build()
+    assert made.pivot is not None
+    assert made.pivot.step_id == "pay"

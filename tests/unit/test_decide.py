@@ -16,6 +16,7 @@ from saga_core.happening import (
     Compensated,
     CompensationFailed,
     CompensationRequested,
+    CompensationSkipRequested,
     DeadlinePassed,
     Decision,
     EventArrived,
@@ -26,6 +27,7 @@ from saga_core.happening import (
     Operator,
     Pause,
     PauseRequested,
+    Probed,
     Recorded,
     ResumeRequested,
     RetryRequested,
@@ -38,6 +40,7 @@ from saga_core.happening import (
     Undecodable,
     Unmappable,
     WorkerLost,
+    told_in,
 )
 from saga_core.pausing import read_pause
 from saga_core.records import DUE_NOW, Due, SagaState
@@ -47,15 +50,27 @@ from tests.behaviour.cast import Story, definition
 MOST_STEPS = 5
 SOON = datetime(2030, 1, 1, tzinfo=UTC)
 UNMAPPABLE = Unmappable(Failure("E: map", "E", retryable=False))
+TOKEN = uuid4()
 TERMINAL = [status for status in SagaStatus if status.is_terminal]
 
 
 @st.composite
 def definitions(draw: st.DrawFn) -> SagaDefinition:
     story = Story()
-    kinds = draw(st.lists(st.booleans(), min_size=1, max_size=MOST_STEPS))
+    make = [
+        story.step,
+        story.final,
+        story.uncertain,
+        lambda: story.uncertain(probe=lambda *_: None),
+    ]
+    kinds = draw(st.lists(st.sampled_from(make), min_size=1, max_size=MOST_STEPS))
+    pivot = draw(st.none() | st.integers(0, len(kinds) - 1))
+    if pivot is not None:
+        # What may have been done is undone, so it is neither the pivot nor after it.
+        kinds = [*kinds[:pivot], *([story.step] * (len(kinds) - pivot))]
     return definition(
-        *(story.step() if undoable else story.final() for undoable in kinds),
+        *(kind() for kind in kinds),
+        pivot=pivot,
         compensate_on_failure=draw(st.booleans()),
         retry_policy=FixedRetry(
             max_attempts=draw(st.integers(1, 3)),
@@ -75,6 +90,8 @@ class Life:
     state: SagaState
     outputs: dict[str, Recorded] = field(default_factory=dict)
     undone: list[int] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)
+    """Steps that a person left as they were, or that a probe did not find."""
     told: list[EntryKind] = field(default_factory=list)
     pause: Pause | None = None
 
@@ -83,12 +100,38 @@ class Life:
         if isinstance(happened, StepDone | SkipRequested) and before.step_id is not None:
             self.outputs[before.step_id] = Recorded(before.step_input, happened.output)
         decision = decide(self.made, before, self.outputs, happened)
+        if isinstance(happened, CompensationSkipRequested) or happened == Probed(None, TOKEN):
+            self.left.add(before.step_index)
+        self.keep(decision)
         self.check(before, happened, decision)
         self.told = [entry.kind for entry in decision.history]
         for entry in decision.history:
             if entry.kind is EntryKind.PAUSED:
                 self.pause = read_pause(entry, None)
         self.state = decision.state
+
+    def keep(self, decision: Decision) -> None:
+        self.outputs.update(told_in(decision.history))
+
+    def past_pivot(self) -> bool:
+        return self.made.pivot is not None and self.made.pivot.step_id in self.outputs
+
+    def check_turn(self, before: SagaState, decision: Decision) -> None:
+        """Judge how a rollback begins."""
+        kinds = [entry.kind for entry in decision.history]
+        step_id = next(
+            (each.step_id for each in decision.history if each.kind is EntryKind.FAILED),
+            before.step_id,
+        )
+        spec = self.made.step(step_id or "")
+        never_ran = UNMAPPABLE.failure.error in [each.error for each in decision.history]
+        if spec.undoes_maybe_done and not never_ran and before.step_input is not None:
+            assert kinds[-1] is EntryKind.MAYBE_DONE
+            assert decision.state.step_id == step_id
+            assert self.outputs[spec.step_id].maybe
+        else:
+            assert EntryKind.MAYBE_DONE not in kinds
+        assert not self.past_pivot(), "there is no way back"
 
     def check(self, before: SagaState, happened: Happened, decision: Decision) -> None:
         state = decision.state
@@ -109,6 +152,9 @@ class Life:
             assert state.direction is Direction.ROLLBACK
             assert self.outputs[state.step_id or ""].input is not None, "it was done"
             assert self.made.step(state.step_id or "").can_compensate
+        turned = before.direction is not state.direction
+        if turned:
+            self.check_turn(before, decision)
         if before.direction is Direction.ROLLBACK:
             assert state.direction is Direction.ROLLBACK, "nothing forward after the rollback"
         if isinstance(happened, Compensated):
@@ -118,7 +164,9 @@ class Life:
             undoable = [
                 spec.index
                 for spec in self.made.steps
-                if spec.step_id in self.outputs and spec.can_compensate
+                if spec.step_id in self.outputs
+                and spec.can_compensate
+                and spec.index not in self.left
             ]
             assert self.undone == sorted(undoable, reverse=True)
 
@@ -134,6 +182,7 @@ def operator_requests(pause: Pause | None) -> st.SearchStrategy[Happened]:
         PauseRequested(by, Due(delay=timedelta(seconds=5))),
         ResumeRequested(by, pause),
         ResumeRequested(by, pause),
+        CompensationSkipRequested(by, uuid4()),
         Aborted(by),
         SkipRequested(by, "{}", uuid4(), Mapped("{}")),
         EventArrived("{}", Mapped('{"new":1}'), uuid4()),
@@ -144,6 +193,9 @@ def operator_requests(pause: Pause | None) -> st.SearchStrategy[Happened]:
 
 def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
     if life.state.direction is Direction.ROLLBACK:
+        spec = life.made.step(life.state.step_id or "")
+        if life.outputs[spec.step_id].maybe and spec.signature.probe and data.draw(st.booleans()):
+            return data.draw(st.sampled_from([Probed(None, TOKEN), Probed("{}", TOKEN)]))
         failed = Failure("E: no", "E", retryable=data.draw(st.booleans()))
         undoing: list[Happened] = [
             Compensated(uuid4()),

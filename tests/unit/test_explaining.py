@@ -223,7 +223,7 @@ CASES = {
     ),
     "stuck in the rollback": Case(
         f"is STUCK at undoing step 'step_1', with the last error 'ValueError: no at all', {LAST}; "
-        "it needs a person: retry_step, compensate_step or abort ends that",
+        "it needs a person: retry_step, skip_compensation, compensate_step or abort ends that",
         STUCK, {**ERROR, **BACK},
     ),
     "stuck and convicted": Case(

@@ -6,7 +6,7 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Optional, TypeVar, Union
 
 import pytest
 from pydantic import BaseModel
@@ -48,6 +48,48 @@ def test_compensate_is_really_optional() -> None:
 
     assert Step.__saga_signature__ is not None
     assert Step.__saga_signature__.compensate is None
+
+
+def test_compensation_may_take_none_for_the_output() -> None:
+    class Sure(BaseStep[In, Out]):
+        async def execute(self, inp: In) -> Out:
+            return Out(n=1)
+
+        async def compensate(self, inp: In, out: Out) -> None: ...
+
+    class Unsure(Sure):
+        async def compensate(self, inp: In, out: Out | None, ctx: StepContext) -> None: ...
+
+    class Widest(BaseStep[In, Out | int]):
+        async def execute(self, inp: In) -> Out | int:
+            return 1
+
+        async def compensate(self, inp: In, out: Optional[Union[Out, int]]) -> None: ...  # noqa: UP007, UP045
+
+    takes_none = [step.__saga_signature__.undoes_without_output for step in (Sure, Unsure, Widest)]
+    assert takes_none == [False, True, True]
+
+
+def test_probe_is_read_and_inherited() -> None:
+    class Asked(BaseStep[In, Out]):
+        async def execute(self, inp: In) -> Out:
+            return Out(n=1)
+
+        def probe(self, inp: In, ctx: StepContext) -> Out | None:
+            return None
+
+    class Same(Asked):
+        pass
+
+    class Other(Asked):
+        async def probe(self, inp: In) -> Out | None:
+            return None
+
+    assert Asked.__saga_signature__ is not None
+    assert Asked.__saga_signature__.probe == CallShape(takes_context=True, is_async=False)
+    assert Same.__saga_signature__ is Asked.__saga_signature__
+    assert Other.__saga_signature__ is not None
+    assert Other.__saga_signature__.probe == CallShape(takes_context=False, is_async=True)
 
 
 def test_models_made_inside_a_function_are_found() -> None:
@@ -246,6 +288,18 @@ async def _undo_returns(self: Any, inp: In, out: Out) -> Out:
     return out
 
 
+async def _probe_wrong_type(self: Any, inp: Out) -> Out | None:
+    return inp
+
+
+async def _undo_short_of_probe(self: Any) -> Out | None:
+    return None
+
+
+async def _or_none(self: Any, inp: In) -> Out | None:
+    return None
+
+
 WRONG = {
     "no annotation": {"execute": _unannotated},
     "no return annotation": {"execute": _no_return},
@@ -262,6 +316,14 @@ WRONG = {
     "needs 2 parameter": {"execute": _right, "compensate": _undo_short},
     "annotate it `-> None`": {"execute": _right, "compensate": _undo_returns},
     "no execute": {"compensate": _undo_short},
+    "probe's parameter 'inp' is Out": {"execute": _right, "probe": _probe_wrong_type},
+    "annotate it `-> Out | None`": {"execute": _right, "probe": _right},
+    "probe has no return annotation": {"execute": _right, "probe": _no_return},
+    "needs 1 parameter(s) and may take a StepContext after them, like `async def probe": {
+        "execute": _right,
+        "probe": _undo_short_of_probe,
+    },
+    "a probe's None says that the step was not done": {"execute": _or_none, "probe": _or_none},
 }
 
 
@@ -304,13 +366,19 @@ class Three(BaseStep[A, A]):
     async def execute(self, inp: A) -> A:
         return inp
 
-    def compensate(self, inp: A, out: A, ctx: StepContext) -> None:
+    def compensate(self, inp: A, out: A | None, ctx: StepContext) -> None:
+        return None
+
+    async def probe(self, inp: A, ctx: StepContext) -> A | None:
         return None
 
 builder = SagaBuilder()
 ref = builder.add_step(step=One(), input_map=lambda ctx: A(n=1))
 assert_type(ref, StepRef[A])
-builder.add_step(step=Two(), input_map=lambda out: A(n=out.n), depends_on=ref)
+builder.add_step(
+    step=Three(), input_map=lambda out: A(n=out.n), depends_on=ref, compensate_when="maybe_done"
+)
+builder.add_step(step=Two(), input_map=lambda out: A(n=out.n), depends_on=ref, pivot=True)
 """
 
 
