@@ -47,7 +47,11 @@ def test_every_test_that_the_guide_names_exists() -> None:
 def test_every_difference_says_why_and_names_a_test() -> None:
     table = rows("What behaves otherwise, and why")
     assert len(table) > 20
-    assert [row for row in table if len(row) != 4 or not NAMED.search(row[3])] == []
+    for row in table:
+        _, here, why, shown = row
+        assert here, row
+        assert why, row
+        assert NAMED.search(shown), row
 
 
 def test_everything_kept_names_a_test() -> None:
