@@ -13,6 +13,7 @@ What is listed here is for users. Who writes a backend needs the modules `saga_c
 
 from saga_core.admin import SagaAdmin
 from saga_core.builder import SagaBuilder
+from saga_core.bulk import BulkItem, BulkOutcome, BulkReport
 from saga_core.checking import CheckedDefinition, DefinitionReport
 from saga_core.codec import PayloadLimits
 from saga_core.copying import CopyConflictError, CopyProgress, CopyReport, copy_sagas
@@ -55,6 +56,9 @@ __all__ = [
     "BackendInfo",
     "BackendNotFoundError",
     "BaseStep",
+    "BulkItem",
+    "BulkOutcome",
+    "BulkReport",
     "Capability",
     "CheckedDefinition",
     "CopyConflictError",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Unpack
 from uuid import UUID, uuid4
 
+from saga_core.bulk import (
+    BulkCommand,
+    BulkItem,
+    BulkReport,
+    bulk_order,
+    bulk_query,
+    run_bulk,
+)
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
@@ -14,13 +22,12 @@ from saga_core.happening import (
     CompensationSkipRequested,
     Happened,
     Operator,
-    RetryRequested,
     SkipRequested,
 )
 from saga_core.intervention import intervene
 from saga_core.live import LiveSaga
 from saga_core.names import check_label
-from saga_core.orders import give, order_of
+from saga_core.orders import give, order_of, retry_order
 from saga_core.records import HistoryEntry, SagaRecord
 from saga_core.snapshot import SagaAdminSnapshot, SagaSnapshot
 from saga_core.status import Direction, SagaStatus, SignalKind
@@ -111,17 +118,7 @@ class SagaAdmin:
         yet begins now; a saga's deadline that has passed is void from then on. The saga is driven
         on in this task, or with `wait=False` left to a worker.
         """
-        by = _operator(actor, reason)
-
-        def retry(_: SagaRecord, live: LiveSaga) -> Happened:
-            state = live.state
-            missing = state.step_input is None and state.direction is Direction.FORWARD
-            needs_map = missing and state.step_id is not None
-            step = live.definition.step(state.step_id) if needs_map and state.step_id else None
-            mapped = None if step is None else live.map_input(step)
-            return RetryRequested(by, uuid4(), mapped, live.is_overdue)
-
-        await intervene(self._engine, saga_id, retry, drive=wait)
+        await give(self._engine, saga_id, retry_order(_operator(actor, reason)), drive=wait)
 
     async def skip_step(
         self,
@@ -265,6 +262,33 @@ class SagaAdmin:
         """
         order = order_of(SignalKind.ABORT, _operator(actor, reason), readable=False)
         await give(self._engine, saga_id, order, wait=wait)
+
+    async def bulk(
+        self,
+        command: BulkCommand,
+        *,
+        dry_run: bool = True,
+        actor: str | None = None,
+        reason: str | None = None,
+        limit: int | None = None,
+        progress: Callable[[BulkItem], None] | None = None,
+        **conditions: Unpack[Conditions],
+    ) -> BulkReport:
+        """Give one command to every saga for which all `conditions`, as those of `find`, hold.
+
+        `command` is "retry_step", "cancel", "abort", "pause" or "resume". With `dry_run`, the
+        default, nothing is changed: the report tells what would be done to which saga, and why
+        the others would refuse. Each saga takes or refuses the command by itself, and none
+        that fails stops the rest; sagas that are to go on are left to the workers. `limit` bounds
+        how many are looked at, oldest first; `progress` hears of each in turn. Raises
+        `QueryError` for a wrong command or condition, or without any condition, before anything
+        is changed.
+        """
+        by = _operator(actor, reason)
+        query = bulk_query(limit, **conditions)
+        return await run_bulk(
+            self._engine, bulk_order(command, by), command, query, limit, dry_run, progress
+        )
 
 
 def _can_be_skipped(live: LiveSaga) -> bool:

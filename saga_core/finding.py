@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypedDict
@@ -110,7 +110,7 @@ async def find_page(store: SagaStore, query: Query) -> SagaPage:
     return SagaPage(sagas=tuple(map(_snapshot, page.records)), cursor=page.cursor)
 
 
-async def all_pages(store: SagaStore, query: Query) -> AsyncIterator[SagaSnapshot]:
+async def all_pages(store: SagaStore, query: Query) -> AsyncGenerator[SagaSnapshot, None]:
     """Yield the sagas one by one, one page in memory at a time."""
     while True:
         page = await find_page(store, query)

@@ -15,7 +15,7 @@ from saga_core.live import LiveSaga
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
 from saga_core.writing import to_the_end
 
-__all__ = ["HeldElsewhereError", "intervene"]
+__all__ = ["HeldElsewhereError", "held_elsewhere", "intervene"]
 
 TRIES = 25
 
@@ -25,6 +25,14 @@ PAUSE = 0.001
 
 class HeldElsewhereError(SagaStateError):
     """Somebody drives the saga, so it must not be changed from outside."""
+
+
+def held_elsewhere(saga_id: UUID) -> HeldElsewhereError:
+    """Return what is raised for a saga that is being driven."""
+    return HeldElsewhereError(
+        f"saga {saga_id} is RUNNING: it is being driven right now. Wait until it waits or ends.",
+        saga_id=saga_id,
+    )
 
 
 async def intervene(
@@ -52,11 +60,7 @@ async def intervene(
     for attempt in range(TRIES):
         record = await engine.store.load(saga_id)
         if record.is_held:
-            raise HeldElsewhereError(
-                f"saga {saga_id} is RUNNING: it is being driven right now. Wait until it waits "
-                "or ends.",
-                saga_id=saga_id,
-            )
+            raise held_elsewhere(saga_id)
         if sent is not None and await _used_up(engine, saga_id, sent):
             return True
         since = loop.time()

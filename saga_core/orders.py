@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from saga_core.commands import Command
+from saga_core.decide import decide
 from saga_core.engine import SagaEngine
-from saga_core.happening import Happened, Operator
-from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.errors import ActiveSagaAlreadyExistsError
+from saga_core.happening import Happened, Operator, RetryRequested
+from saga_core.intervention import HeldElsewhereError, held_elsewhere, intervene
 from saga_core.live import LiveSaga
 from saga_core.obeying import happening_of
-from saga_core.records import SagaRecord, Signal
-from saga_core.status import SignalKind
+from saga_core.records import Query, SagaRecord, Signal
+from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.waiting import wait_until_heard
 
-__all__ = ["Order", "give", "order_of"]
+__all__ = ["Order", "give", "order_of", "rehearse", "retry_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,45 @@ def order_of(kind: SignalKind, by: Operator, *, readable: bool = True) -> Order:
         return happening_of(kind, command, due=live.due, pause=live.pause)
 
     return Order(happened, kind, command.encode(), readable)
+
+
+def retry_order(by: Operator) -> Order:
+    """Return the order to try the current step again."""
+
+    def happened(_: SagaRecord, live: LiveSaga) -> Happened:
+        state = live.state
+        missing = state.step_input is None and state.direction is Direction.FORWARD
+        needs_map = missing and state.step_id is not None
+        step = live.definition.step(state.step_id) if needs_map and state.step_id else None
+        mapped = None if step is None else live.map_input(step)
+        return RetryRequested(by, uuid4(), mapped, live.is_overdue)
+
+    return Order(happened)
+
+
+async def rehearse(engine: SagaEngine, saga_id: UUID, order: Order) -> bool:
+    """Tell whether an order would be sent to a driver, and raise what `give` would raise by now.
+
+    Changes nothing.
+    """
+    record = await engine.store.load(saga_id)
+    if record.is_held:
+        if order.kind is None:
+            raise held_elsewhere(saga_id)
+        return True
+    live = await engine.look_at(record)
+    if order.readable:
+        live.read()
+    decision = decide(live.definition, live.state, live.outputs, order.happened(record, live))
+    if decision.state.active and not record.state.active and record.aggregation_id is not None:
+        active = tuple(status for status in SagaStatus if not status.is_terminal)
+        query = Query(aggregation_id=record.aggregation_id, statuses=active, limit=1)
+        for other in (await engine.store.find(query)).records:
+            raise ActiveSagaAlreadyExistsError(
+                f"aggregate '{record.aggregation_id}' has an active saga, {other.saga_id}",
+                saga_id=other.saga_id,
+            )
+    return False
 
 
 async def give(
