@@ -214,6 +214,23 @@ async def test_retry_by_a_person_in_time_leaves_the_deadline_as_it_is(store: Sag
     assert snapshot.saga_deadline_at == snapshot.created_at + HOUR
 
 
+async def test_paused_saga_is_left_alone_and_its_deadline_stops_it_once_it_is_resumed(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    one = saga(store, story.step(), story.step(fails()), retry_policy=retry(3))
+    saga_id = await one.start(deadline=2 * HOUR)
+    await one.admin.pause(saga_id)
+    await harness.age(saga_id, 2 * HOUR)
+    assert await one.orchestrator.run_due() == 0
+    assert "and stops it once it goes on" in await one.admin.explain(saga_id)
+    await one.admin.resume(saga_id)
+    await one.orchestrator.run_due()
+    after = await one.see(saga_id)
+    assert (after.status, after.error_code) == (SagaStatus.COMPENSATED, CODE)
+    assert story.log == ["do step_0", "do step_1", "undo step_0 1->2"]
+
+
 async def test_rollback_has_no_deadline(store: SagaStore, harness: StoreHarness) -> None:
     story = Story()
     one = saga(

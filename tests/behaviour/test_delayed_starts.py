@@ -139,6 +139,16 @@ async def test_saga_that_has_not_begun_can_be_aborted(store: SagaStore) -> None:
     assert await one.start(aggregation_id="a") != saga_id
 
 
+async def test_saga_that_has_not_begun_can_be_cancelled(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.step())
+    saga_id = await one.start(delay=HOUR, aggregation_id="a")
+    await one.admin.cancel(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
+    assert story.log == []
+    assert await one.start(aggregation_id="a") != saga_id
+
+
 async def test_person_may_begin_a_saga_before_its_time(store: SagaStore) -> None:
     story = Story()
     one = saga(store, story.step(), story.step())
@@ -203,6 +213,28 @@ async def test_abort_in_the_inbox_ends_a_saga_that_has_not_begun(store: SagaStor
     await one.orchestrator.run_due()
     assert (await one.see(saga_id)).last_error == "aborted: not needed"
     assert story.log == []
+
+
+async def test_pause_and_resume_leave_a_saga_its_beginning(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    one = saga(store, story.step())
+    saga_id = await one.start(delay=HOUR)
+    starts_at = (await one.see(saga_id)).starts_at
+    await one.admin.pause(saga_id)
+    await one.admin.resume(saga_id)
+    await one.orchestrator.run_due()
+    resumed = await one.see(saga_id)
+    assert (resumed.waiting_for, resumed.deadline_at) == ("start", starts_at)
+    assert story.log == []
+
+    await one.admin.pause(saga_id)
+    await harness.age(saga_id, HOUR)
+    assert await one.orchestrator.run_due() == 0
+    await one.admin.resume(saga_id)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
 
 
 async def test_repeated_delayed_start_is_the_same_saga(store: SagaStore) -> None:

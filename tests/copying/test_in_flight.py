@@ -14,7 +14,7 @@ from saga_core.step import StepContext
 from saga_testing import ManualClock, MemoryStore
 from saga_testing.conformance.sagas import LEASE, claim, leased
 
-from ..behaviour.cast import Number, Story, definition, retry, saga
+from ..behaviour.cast import HOUR, Number, Story, definition, retry, saga
 from .conftest import KINDS, OpenEmpty
 
 SOON = timedelta(milliseconds=5)
@@ -53,6 +53,17 @@ async def test_sagas_in_flight_end_at_the_target_and_no_step_is_done_twice(
     done = story.log
     assert [done.count(f"do step_{n}") for n in range(3)] == [2, 3, 2]  # one retry of step_1
     assert await copy_sagas(old, new) == CopyReport(moved_on=2)
+
+
+async def test_saga_takes_its_beginning_and_its_deadline_along(empty: OpenEmpty) -> None:
+    old, new = await empty("memory"), await empty("sqlite")
+    made = definition(Story().step())
+    before = await saga(old, made=made).run(delay=HOUR, deadline=HOUR)
+    await copy_sagas(old, new)
+    after = await saga(new, made=made).see(before.saga_id)
+    assert before.starts_at is not None
+    assert (after.starts_at, after.deadline_at) == (before.starts_at, before.deadline_at)
+    assert after.saga_deadline_at == before.starts_at + HOUR
 
 
 async def _end(cast: saga, *ids: UUID) -> None:

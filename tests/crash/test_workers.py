@@ -14,14 +14,18 @@ from uuid import uuid4
 
 import pytest
 
-from saga_core import Query, SagaAdmin, SagaStatus, SagaStore, open_store
+from saga_core import Query, SagaAdmin, SagaStatus, SagaStore, SagaWorker, open_store
 from saga_testing.ending import end_of
 from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.crash.workshop import (
+    DEADLINE,
     LEASE,
+    SOON,
     Workshop,
     drain_by_run_due,
     orchestrator_of,
+    start_later,
+    start_with_deadline,
     work,
     work_until_signal,
 )
@@ -156,3 +160,37 @@ async def test_step_that_outlasts_the_grace_is_cancelled_and_given_back(shop: Wo
         assert record.due_at is not None
         assert record.due_at <= record.now
         assert (record.state.attempt, record.state.status) == (0, SagaStatus.RUNNING)
+
+
+async def test_saga_begins_at_its_time_although_its_starter_is_dead(shop: Workshop) -> None:
+    shop = Workshop(shop.url, shop.namespace, shop.folder, step_seconds=0.0)
+    async with opened(shop) as store:
+        assert await run(start_later, shop) == -signal.SIGKILL
+        (record,) = (await store.find(Query())).records
+        assert (record.state.waiting_for, shop.ledger.read()) == ("start", [])
+        orchestrator = orchestrator_of(shop, store)
+        async with SagaWorker(orchestrator, poll_interval=timedelta(milliseconds=20)):
+            await orchestrator.wait(record.saga_id, PATIENCE)
+        saga = await SagaAdmin(engine=orchestrator.engine).get_saga(record.saga_id)
+        assert saga.status is SagaStatus.COMPLETED
+        assert saga.starts_at == saga.created_at + SOON
+        assert min(item.at for item in saga.step_history if item.step_id) >= saga.starts_at
+        assert len(shop.ledger.read()) == 4
+
+
+async def test_deadline_stops_a_saga_although_its_driver_is_dead(shop: Workshop) -> None:
+    shop = Workshop(shop.url, shop.namespace, shop.folder, step_seconds=60)
+    async with opened(shop) as store:
+        process = _processes.Process(target=start_with_deadline, args=(shop,))
+        process.start()
+        await await_first_deed(shop)
+        process.kill()
+        await asyncio.to_thread(process.join, PATIENCE)
+        (record,) = (await store.find(Query())).records
+        orchestrator = orchestrator_of(shop, store)
+        async with SagaWorker(orchestrator, poll_interval=timedelta(milliseconds=20)):
+            saga = await orchestrator.wait(record.saga_id, PATIENCE)
+        assert (saga.status, saga.error_code) == (SagaStatus.COMPENSATED, "SagaDeadlineError")
+        assert saga.saga_deadline_at == saga.created_at + DEADLINE
+        assert saga.updated_at >= saga.saga_deadline_at
+        assert not [deed for deed in shop.ledger.read() if not deed.began]

@@ -26,9 +26,22 @@ from saga_core import (
 )
 from tests.crash.ledger import Ledger
 
-__all__ = ["LEASE", "Workshop", "drain_by_run_due", "orchestrator_of", "work", "work_until_signal"]
+__all__ = [
+    "DEADLINE",
+    "LEASE",
+    "SOON",
+    "Workshop",
+    "drain_by_run_due",
+    "orchestrator_of",
+    "start_later",
+    "start_with_deadline",
+    "work",
+    "work_until_signal",
+]
 
 LEASE = timedelta(milliseconds=600)
+SOON = timedelta(milliseconds=200)
+DEADLINE = timedelta(seconds=1)
 ENDED = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED, SagaStatus.STUCK)
 
 
@@ -116,6 +129,22 @@ def drain_by_run_due(shop: Workshop) -> None:
 async def _drain(shop: Workshop) -> None:
     async with open_store(shop.url, namespace=shop.namespace) as store:
         await orchestrator_of(shop, store).run_due()
+
+
+def start_later(shop: Workshop) -> None:
+    """Start a saga that is to begin in a moment, and die. In a process of its own."""
+    asyncio.run(_start(shop, delay=SOON))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start_with_deadline(shop: Workshop) -> None:
+    """Start a saga that has to be done soon, and drive it. In a process of its own."""
+    asyncio.run(_start(shop, deadline=DEADLINE))
+
+
+async def _start(shop: Workshop, **times: timedelta) -> None:
+    async with open_store(shop.url, namespace=shop.namespace) as store:
+        await orchestrator_of(shop, store).start(saga_name="slow", initial_data={}, **times)
 
 
 def work_until_signal(shop: Workshop) -> None:
