@@ -51,7 +51,7 @@ from saga_core.records import (
     StoredSignal,
     Transition,
 )
-from saga_core.refusals import Refusals
+from saga_core.refusals import Refusals, TakenUp
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
@@ -336,8 +336,8 @@ class SagaEngine:
         since: float,
         patient: bool,
         leaving: Callable[[], bool] | None = None,
-    ) -> bool:
-        """Drive a claimed saga; False if it was put back to be driven later or by others.
+    ) -> TakenUp:
+        """Drive a claimed saga, or put it back to be driven later or by others.
 
         A saga whose drivers were lost `SUSPECT_AFTER` times without a commit is a suspect. At
         most one suspect is driven at a time, which is recorded before, so that a crash convicts
@@ -347,7 +347,7 @@ class SagaEngine:
         if suspect:
             if self._suspect is not None or (patient and record.reclaimed):
                 await self._put_back(record, patient=patient)
-                return False
+                return TakenUp.PUT_BACK
             self._suspect = record.saga_id
         since -= self._lease_used(record)
         try:
@@ -355,14 +355,14 @@ class SagaEngine:
                 live = await self.bring_up(record)
             except SagaDefinitionError as error:
                 await self._refuse(record, error)
-                return False
+                return TakenUp.REFUSED
             self._refusals.forget(record.saga_id)
             if live is None:
-                return True
+                return TakenUp.DRIVEN
             live.trusted_until = since + self.execution_lease.total_seconds() * TRUSTED
             on_trial = suspect and record.reclaims and live.driving
             if on_trial and not await self._on_trial(live):
-                return True
+                return TakenUp.DRIVEN
             if live.unwritten is not None and live.driving:
                 # On record before a step of the new version runs: who knows only the old one will
                 # find that the saga is not for him.
@@ -380,7 +380,7 @@ class SagaEngine:
             raise
         finally:
             self._acquit(record.saga_id)
-        return True
+        return TakenUp.DRIVEN
 
     def _lease_used(self, record: SagaRecord) -> float:
         """Return for how many seconds its lease had run when the claim was answered.
@@ -438,17 +438,17 @@ class SagaEngine:
             return None
         return live
 
-    async def look_at(self, record: SagaRecord) -> LiveSaga:
+    async def look_at(self, record: SagaRecord, *, upcast: bool = True) -> LiveSaga:
         """Return a record with its definition and its events, decoded or not.
 
         Raises `SagaDefinitionError` if its definition is not here or has changed, or if its
-        upcaster fails.
+        upcaster fails, which without `upcast` is not asked.
         """
         signals: Sequence[StoredSignal] = ()
         if record.signals:
             signals = await self.store.inbox(record.saga_id)
         heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
-        return bring_to_life(record, self.registry, self.limits, heard)
+        return bring_to_life(record, self.registry, self.limits, heard, upcast=upcast)
 
     async def _give_back(self, live: LiveSaga) -> None:
         """Release a saga that still has work, due now."""

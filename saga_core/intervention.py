@@ -64,7 +64,7 @@ async def intervene(
         if sent is not None and await _used_up(engine, saga_id, sent):
             return True
         since = loop.time()
-        live = await engine.look_at(record)
+        live = await engine.look_at(record, upcast=readable)
         try:
             if readable:
                 live.read()

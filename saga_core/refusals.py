@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from enum import Enum
 from uuid import UUID
 
 from saga_core.errors import SagaDefinitionError
 from saga_core.records import SagaRecord
 
-__all__ = ["Refusals"]
+__all__ = ["Refusals", "TakenUp"]
 
 logger = logging.getLogger("saga_core")
 
@@ -17,6 +18,17 @@ FIRST = timedelta(seconds=0.25)
 
 REMEMBERED = 10_000
 """Sagas. Who has more of them forgets all, and begins with short delays again."""
+
+
+class TakenUp(Enum):
+    """What became of a claimed saga."""
+
+    DRIVEN = "driven"
+    """Until it ended, waited or was lost."""
+    PUT_BACK = "put back"
+    """It is a suspect, and another one is being driven here."""
+    REFUSED = "refused"
+    """It cannot be driven here, and is left to others for a while."""
 
 
 class Refusals:

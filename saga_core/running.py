@@ -9,6 +9,7 @@ from uuid import uuid4
 from saga_core.engine import SagaEngine, is_suspect
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.records import Claims, SagaRecord
+from saga_core.refusals import TakenUp
 from saga_core.status import Direction
 
 __all__ = ["run_due"]
@@ -47,8 +48,9 @@ async def run_due(engine: SagaEngine, *, limit: int) -> int:
                 driver.cancel()
             await asyncio.wait(drivers)
             raise
-        moved = sum(driver.result() for driver in drivers)
-        if not moved:
+        outcomes = [driver.result() for driver in drivers]
+        moved = outcomes.count(TakenUp.DRIVEN)
+        if not moved and TakenUp.REFUSED not in outcomes:
             break  # all are suspects, and one is being driven by somebody else here
         driven += moved
     return driven
@@ -71,9 +73,9 @@ async def _claim(engine: SagaEngine, limit: int, favour: Direction) -> tuple[Cla
         await asyncio.sleep(CLAIM_PAUSE)
 
 
-async def _drive(engine: SagaEngine, record: SagaRecord, since: float) -> bool:
+async def _drive(engine: SagaEngine, record: SagaRecord, since: float) -> TakenUp:
     try:
         return await engine.take_up(record, since=since, patient=False)
     except Exception as error:
         engine.outage.undriven(record.saga_id, error)
-        return True
+        return TakenUp.DRIVEN

@@ -28,17 +28,24 @@ def bring_to_life(
     registry: Registry,
     limits: PayloadLimits,
     heard: Sequence[StoredSignal] = (),
+    *,
+    upcast: bool = True,
 ) -> LiveSaga:
     """Return a saga with the definition that drives it here, upcast where an upcaster applies.
 
     What an upcast has to write lies in `LiveSaga.unwritten`. `heard` is the inbox as far as it was
     seen. Raises `SagaDefinitionError` if the definition is not here or has changed, and for an
-    upcaster that raises or returns what does not fit the new version.
+    upcaster that raises or returns what does not fit the new version. Without `upcast` the saga
+    is left in its version, fit to be ended but not to be driven.
     """
     try:
         driven = as_driven(record)
     except PayloadError as error:
         raise SagaDefinitionError(str(error), saga_id=record.saga_id) from error
+    if not upcast:
+        target = registry.route(driven)
+        ending = registry.resolve(driven) if target is None else target.target
+        return LiveSaga(driven, ending, limits, tuple(heard))
     entries: list[NewEntry] = []
     while driven.state.step_id is not None and (route := registry.route(driven)) is not None:
         try:

@@ -403,6 +403,34 @@ async def test_upcaster_that_fails_leaves_the_saga_as_it_was_and_is_reported(
     assert (await old.see(saga_id)).status is SagaStatus.COMPLETED
 
 
+async def test_saga_that_an_upcaster_refuses_can_be_aborted(store: SagaStore) -> None:
+    story = Story()
+    saga_id, old = await waiting_at_last_step(store, story)
+    known = Upcaster(raises, fingerprints=(made_by(old).fingerprint,))
+    new = Release(store).register(second(story), "2", {"1": known})
+    await new.admin.abort(saga_id, reason="given up")
+    seen = await new.see(saga_id)
+    assert (seen.status, seen.version_name) == (SagaStatus.FAILED, "1")
+    assert [item.kind for item in seen.step_history][-1] == "aborted"
+
+
+async def test_sagas_that_an_upcaster_refuses_hold_up_no_others(
+    store: SagaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saga_core.running.AT_ONCE", 2)
+    story = Story()
+    made = old_definition(story, None)
+    old = Release(store).register(made, "1")
+    old.orchestrator.register("other", made)
+    for _ in range(3):
+        await old.start(wait=False)
+    healthy = await old.start(saga_name="other", wait=False)
+    new = Release(store).register(made, "1").register(second(story), "2", {"1": raises})
+    new.orchestrator.register("other", made)
+    assert await new.orchestrator.run_due() == 1
+    assert (await new.see(healthy)).status is SagaStatus.COMPLETED
+
+
 # --- rolling deploys -----------------------------------------------------------------------------
 
 
