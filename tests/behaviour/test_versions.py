@@ -429,6 +429,8 @@ async def test_sagas_that_an_upcaster_refuses_hold_up_no_others(
     new.orchestrator.register("other", made)
     assert await new.orchestrator.run_due() == 1
     assert (await new.see(healthy)).status is SagaStatus.COMPLETED
+    (refused,) = (await new.orchestrator.check_definitions()).problems
+    assert (refused.sagas, refused.refused, len(refused.refusals)) == (3, 3, 3)
 
 
 # --- rolling deploys -----------------------------------------------------------------------------

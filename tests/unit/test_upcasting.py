@@ -149,6 +149,16 @@ def test_what_is_put_out_after_an_upcast_counts_and_facts_stay() -> None:
     assert fact in driven.outputs
 
 
+def test_step_that_was_done_again_comes_last_of_what_is_to_be_undone() -> None:
+    live = upcast(record_at(2), lambda saga: saga)
+    after = stored(record_at(2), live)
+    again = HistoryEntry(
+        kind=EntryKind.COMPLETED, step_id="step_0", input="1", output="2", seq=10, version=3, at=NOW
+    )
+    driven = as_driven(replace(after, outputs=(*after.outputs, again)))
+    assert list(driven.step_outputs) == ["step_1", "step_0"]
+
+
 def test_record_without_an_upcast_is_left_alone() -> None:
     record = record_at(1)
     assert as_driven(record) is record
