@@ -12,6 +12,7 @@ What is listed here is for users. Who writes a backend needs the modules `saga_c
 """
 
 from saga_core.admin import SagaAdmin
+from saga_core.awaiting import AwaitEvent, Sleep
 from saga_core.builder import SagaBuilder
 from saga_core.bulk import BulkItem, BulkOutcome, BulkReport
 from saga_core.checking import CheckedDefinition, DefinitionReport
@@ -39,6 +40,7 @@ from saga_core.errors import (
 )
 from saga_core.finding import SagaPage
 from saga_core.hookspecs import Capability, ObservedEvent, hookimpl
+from saga_core.notifying import NotifyReason, NotifyResult
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.plugins import BackendInfo, available_backends, open_store
 from saga_core.records import Query
@@ -52,6 +54,7 @@ from saga_core.worker import SagaWorker
 
 __all__ = [
     "ActiveSagaAlreadyExistsError",
+    "AwaitEvent",
     "BackendConflictError",
     "BackendInfo",
     "BackendNotFoundError",
@@ -75,6 +78,8 @@ __all__ = [
     "MissingDriverError",
     "NoRetry",
     "NonRetryableError",
+    "NotifyReason",
+    "NotifyResult",
     "ObservedEvent",
     "PayloadError",
     "PayloadLimits",
@@ -98,6 +103,7 @@ __all__ = [
     "SagaStore",
     "SagaWorker",
     "SchemaError",
+    "Sleep",
     "StaleVersionError",
     "StepContext",
     "StepRef",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ForwardRef, Literal, NewType, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["arguments_of", "filled", "fits", "hints_of", "is_open", "members", "name_of"]
+__all__ = ["arguments_of", "filled", "fits", "hints_of", "is_open", "members", "name_of", "without"]
 
 _UNJUDGED = (Any, object, typing.Self, inspect.Parameter.empty)
 
@@ -115,6 +115,15 @@ def members(kind: Any) -> tuple[Any, ...]:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return typing.get_args(kind)
     return (kind,)
+
+
+def without(kind: Any, kinds: tuple[type, ...]) -> Any:
+    """Return a union without some of its members; what is no union, or nothing else, as it is."""
+    every = members(kind)
+    kept = tuple(member for member in every if member not in kinds)
+    if not kept:
+        return every[0]
+    return kind if len(kept) == len(every) else typing.Union[kept]  # noqa: UP007 - made here
 
 
 def fits(given: Any, wanted: Any) -> bool:

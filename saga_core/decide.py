@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
-from saga_core import pausing, rollback
+from saga_core import pausing, rollback, waits
 from saga_core.deciding import (
     current_step,
     end_as,
@@ -54,6 +54,9 @@ from saga_core.happening import (
     Suspected,
     Undecodable,
     Unmappable,
+    Waits,
+    WaitsOn,
+    Woken,
     WorkerLost,
 )
 from saga_core.moving import move_to_version
@@ -110,6 +113,12 @@ def decide(
             return rollback.compensation_skip_requested(definition, state, outputs, happened)
         case Aborted():
             return _aborted(state, happened)
+        case Waits():
+            return waits.wait(state, happened)
+        case WaitsOn():
+            return waits.wait_on(state, happened)
+        case Woken():
+            return waits.wake(state, happened)
         case Suspected():
             return _suspected(state)
         case WorkerLost(times):
@@ -181,6 +190,7 @@ def _step_done(
         attempt=state.attempt + 1,
         input=done.input,
         output=done.output,
+        reason=done.reason,
     )
     return _advance(definition, state, outputs, spec, done.next_input, done.token, (entry,))
 

@@ -32,6 +32,7 @@ from saga_core.happening import (
     Happened,
     Suspected,
     Undecodable,
+    Woken,
     WorkerLost,
 )
 from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError
@@ -41,6 +42,7 @@ from saga_core.observing import Observers
 from saga_core.outage import Outage
 from saga_core.performing import StepRunner
 from saga_core.records import (
+    DUE_NOW,
     Claims,
     Committed,
     Held,
@@ -56,6 +58,7 @@ from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
 from saga_core.upcasting import bring_to_life
+from saga_core.waking import is_answered
 from saga_core.writing import settle, to_the_end
 
 __all__ = ["SUSPECT_AFTER", "SagaEngine", "is_suspect"]
@@ -158,7 +161,8 @@ class SagaEngine:
                     return
                 happened = await self._runner.run(live)
                 if happened is not None:
-                    await self.commit(live, self._decide(live, happened))
+                    decision = self._decide(live, happened)
+                    await self.commit(live, decision, consumed=live.rests.used(decision))
                     if proven is not None:
                         proven()
                         proven = None
@@ -277,17 +281,17 @@ class SagaEngine:
             live.signals = live.seen
             return
         seen = signals[-1].seq
+        live.rests.keep(signals)
         commands = [
             signal
             for signal in signals
-            if signal.kind is not SignalKind.EVENT and not signal.consumed
+            if signal.kind not in (SignalKind.EVENT, SignalKind.TYPED_EVENT) and not signal.consumed
         ]
         if not commands and live.driving:
             live.seen = live.signals = seen  # the next commit tells the store
             return
         if not commands:
-            decision = ignore_command(live.state, live.due, reason="an event is kept for later")
-            await self.commit(live, decision, seen=seen)
+            await self._keep(live, seen)
             return
         consumed = tuple(signal.event_id for signal in commands)
         decision = obey(live, commands)
@@ -296,7 +300,20 @@ class SagaEngine:
             # Our last commit has given the saga back: take it again, or leave it to whoever did.
             lease = Lease(self.worker, self.execution_lease)
             self._keeper.hold(live, since=asyncio.get_running_loop().time())
+        elif not decision.drive and decision.state == live.state and is_answered(live):
+            decision = replace(decision, due=DUE_NOW)  # its event came with the commands
         await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
+
+    async def _keep(self, live: LiveSaga, seen: int) -> None:
+        """Note events that came while our last commit gave the saga back; go on if one was due."""
+        if is_answered(live):
+            self._keeper.hold(live, since=asyncio.get_running_loop().time())
+            lease = Lease(self.worker, self.execution_lease)
+            await self.commit(live, self._decide(live, Woken()), lease=lease, seen=seen)
+            return
+        due = live.rests.due if live.rests.waits else live.due
+        decision = ignore_command(live.state, due, reason="an event is kept for later")
+        await self.commit(live, decision, seen=seen)
 
     # --- claiming -------------------------------------------------------------------------------
 
@@ -448,7 +465,9 @@ class SagaEngine:
         if record.signals:
             signals = await self.store.inbox(record.saga_id)
         heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
-        return bring_to_life(record, self.registry, self.limits, heard, upcast=upcast)
+        live = bring_to_life(record, self.registry, self.limits, heard, upcast=upcast)
+        live.rests.keep(signals)
+        return live
 
     async def _give_back(self, live: LiveSaga) -> None:
         """Release a saga that still has work, due now."""

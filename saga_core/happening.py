@@ -43,6 +43,9 @@ __all__ = [
     "Suspected",
     "Undecodable",
     "Unmappable",
+    "Waits",
+    "WaitsOn",
+    "Woken",
     "WORKER_LOST",
     "WorkerLost",
     "told_in",
@@ -150,6 +153,37 @@ class StepDone:
     """For the step that follows."""
     next_input: NextInput | None
     """None after the last step."""
+    reason: str | None = None
+    """Why the output is not what the step itself has put out, if so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """The step, or its compensation, asks to be entered again after an event or a time."""
+
+    rest: str
+    """What it waits for, as the history keeps it."""
+    waiting_for: str
+    due: Due | None
+    answered: bool
+    """The event was there before the wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitsOn:
+    """What has woken the saga does not end its rest."""
+
+    due: Due | None
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """What the saga waits for has come."""
+
+    event: str | None = None
+    """The event, if it is `notify` that brought it."""
+    token: UUID | None = None
+    """A new one, if the saga's has been used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +337,9 @@ Happened = (
     | WorkerLost
     | Undecodable
     | MovedToVersion
+    | Waits
+    | WaitsOn
+    | Woken
 )
 
 

@@ -13,6 +13,7 @@ from saga_core.happening import Decision, Happened
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
+from saga_core.status import SignalKind
 from saga_core.writing import to_the_end
 
 __all__ = ["HeldElsewhereError", "held_elsewhere", "intervene"]
@@ -41,7 +42,7 @@ async def intervene(
     happened: Callable[[SagaRecord, LiveSaga], Happened | None],
     *,
     drive: bool,
-    event: Signal | None = None,
+    event: Callable[[], Signal | None] | None = None,
     sent: str | None = None,
     readable: bool = True,
 ) -> bool:
@@ -49,6 +50,8 @@ async def intervene(
 
     `happened` looks at the saga as it stands and returns None to leave it alone (then the answer
     is False), or raises. Whoever changes the saga in between makes it look again. With
+    `event` is asked after `happened` for the event that is stored with the change; of a type that
+    a step awaits it is kept for it, else used up. With
     `drive` the saga is driven in the caller's task until it ends or waits; else it is left due
     for a worker. `sent` is the event id of a command of the same meaning that lies in the inbox:
     it is used up with the change, or with a refusal, so that nobody obeys it once more; where a
@@ -85,7 +88,9 @@ async def intervene(
                     saga_id=saga_id,
                 ) from error
             raise
-        arrived = () if event is None else (event,)
+        brought = None if event is None else event()
+        arrived = () if brought is None else (brought,)
+        used = [sent, *(one.event_id for one in arrived if one.kind is SignalKind.EVENT)]
         known = live.seen
         try:
             # A signal that nobody has heard yet may lie before the event: it must stay unseen.
@@ -96,11 +101,7 @@ async def intervene(
                     lease=_lease(engine, decision, drive),
                     seen=known - len(arrived),
                     signals_in=arrived,
-                    consumed=tuple(
-                        event_id
-                        for event_id in (sent, None if event is None else event.event_id)
-                        if event_id is not None
-                    ),
+                    consumed=tuple(event_id for event_id in used if event_id is not None),
                 )
             )
         except LeaseLostError as lost:
@@ -112,6 +113,7 @@ async def intervene(
             if drive:
                 await engine.abandon(live)
             raise
+        live.rests.keep(one.as_stored(seq=committed.signals, at=live.now) for one in arrived)
         if committed.signals == known + len(arrived):
             live.seen = committed.signals
         if decision.drive and drive:

@@ -26,6 +26,7 @@ from saga_core.records import (
     StoredSignal,
 )
 from saga_core.registry import Registration
+from saga_core.rests import Rests
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.step import StepContext
 from saga_core.timing import AT_START, Timing, deadline_applies
@@ -80,6 +81,8 @@ class LiveSaga:
         self.call = StepCall()
         self.unwritten: Unwritten | None = None
         self.outputs: dict[str, Recorded] = told_in(record.outputs)
+        self.rests = Rests(record, signals, lambda: self.now)
+        """What the current step waits for, and what has come."""
         self._limits = limits
         self._values: dict[str, Any] = {}
         self._data = record.data
@@ -175,6 +178,7 @@ class LiveSaga:
             if entry.kind is EntryKind.PAUSED:
                 self.pause = read_pause(entry, None)
         self.outputs.update(told_in(decision.history))
+        self.rests.applied(decision)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let maps see an output that is about to be recorded."""
@@ -225,7 +229,10 @@ class LiveSaga:
             idempotency_key=f"{self.saga_id}:{spec.step_id}:{direction}:{generation}",
             fence=self.fence,
             token=token,
-            event=events[-1] if events else None,
+            event=self.rests.latest if self.rests.over else events[-1] if events else None,
+            events=tuple(each for each in self.rests.over if each is not None),
+            waits=len(self.rests.over),
+            woken=self.rests.woken,
         )
 
     def _input_context(self) -> InputContext:

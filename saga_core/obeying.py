@@ -76,5 +76,5 @@ def happening_of(
             return ResumeRequested(command.by, pause)
         case SignalKind.COMPENSATE | SignalKind.CANCEL:
             return CompensationRequested(command.by, uuid4(), _NAMES[kind])
-        case SignalKind.EVENT:
+        case SignalKind.EVENT | SignalKind.TYPED_EVENT:
             raise ValueError("an event is no command")

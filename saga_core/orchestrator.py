@@ -14,19 +14,19 @@ from saga_core.decide import decide
 from saga_core.definition import SagaDefinition
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError, SagaStateError, StoreUnavailableError
-from saga_core.happening import EventArrived, Happened, Started
-from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.happening import Started
 from saga_core.live import LiveSaga
 from saga_core.mapping import first_input
 from saga_core.names import check_aggregation_id, check_tags, check_trace_id, new_saga_id
+from saga_core.notifying import NotifyReason, NotifyResult, notify, notify_result, signal
 from saga_core.observing import Observers
 from saga_core.plugins import build_hooks
-from saga_core.records import Created, Lease, NewEntry, NewSaga, SagaRecord, SagaState, Signal
+from saga_core.records import Created, Lease, NewEntry, NewSaga, SagaRecord, SagaState
 from saga_core.running import run_due
 from saga_core.snapshot import SagaSnapshot
-from saga_core.status import EntryKind, SagaStatus, SignalKind
+from saga_core.status import EntryKind, SagaStatus
 from saga_core.store import SagaStore
-from saga_core.timing import AT_START, Moment, check_beginning, check_deadline
+from saga_core.timing import Moment, check_beginning, check_deadline
 from saga_core.upcaster import Convert, Upcaster
 from saga_core.waiting import wait_until_rest
 from saga_core.writing import settle, to_the_end
@@ -208,32 +208,74 @@ class SagaOrchestrator:
     async def notify(
         self, *, saga_id: UUID, token: UUID, event: Any = None, wait: bool = True
     ) -> bool:
-        """Hand an event to a suspended saga; True if it was taken.
+        """Hand an event to a saga that waits; True if it was taken. See `notify_detailed`."""
+        reason, _ = await notify(self.engine, saga_id=saga_id, token=token, event=event, drive=wait)
+        return reason is NotifyReason.ACCEPTED
 
-        Taken only while the saga is SUSPENDED, not paused, and `token` is its current
-        `step_execution_token`. The event is `latest_event` for the input map, ends the wait
-        and replaces the token. The saga is driven on in this task, or with `wait=False` left to
-        a worker. False means that nothing was stored. Raises `SagaNotFoundError`,
-        `PayloadError` for an event that cannot be stored, and `SagaDefinitionError`.
+    async def notify_detailed(
+        self,
+        *,
+        saga_id: UUID,
+        token: UUID,
+        event: Any = None,
+        event_id: str | None = None,
+        event_type: str | None = None,
+        correlation_id: str | None = None,
+        wait: bool = True,
+    ) -> NotifyResult:
+        """Hand an event to a saga that waits, and say what became of it.
+
+        Taken only while the saga is SUSPENDED and not paused, or its rollback waits for an
+        event, and `token` is
+        its current `step_execution_token`, which the event replaces. A step that awaits a typed
+        event gets it as `ctx.event`: an instance of the model, or a mapping that fits one. Any
+        other step is entered again, with the event as `latest_event` for its input map. The saga
+        is driven on in this task, or with `wait=False` left to a worker. Not accepted means that
+        nothing was stored; `reason` says why. A known `event_id` is a duplicate. Raises
+        `SagaNotFoundError`, `PayloadError` for an event that cannot be stored, and
+        `SagaDefinitionError`.
         """
-        text = encode_json(event, what="event", limits=self.engine.limits)
-        signal = Signal(event_id=str(uuid4()), kind=SignalKind.EVENT, payload=text)
+        reason, event_id = await notify(
+            self.engine,
+            saga_id=saga_id,
+            token=token,
+            event=event,
+            event_id=event_id,
+            event_type=event_type,
+            correlation_id=correlation_id,
+            drive=wait,
+        )
+        return await notify_result(self.engine, saga_id, reason, event_id)
 
-        def arrive(record: SagaRecord, live: LiveSaga) -> Happened | None:
-            state = record.state
-            waits = state.status is SagaStatus.SUSPENDED and not state.is_paused
-            if not waits or state.token != token:
-                return None
-            if state.waiting_for == AT_START:
-                return None  # no step has had the token yet
-            live.hear_event(text)
-            step = live.definition.step(state.step_id or "")
-            return EventArrived(text, live.map_input(step), uuid4())
+    async def signal(
+        self,
+        *,
+        event: Any,
+        saga_id: UUID | None = None,
+        aggregation_id: str | None = None,
+        event_id: str | None = None,
+        event_type: str | None = None,
+        correlation_id: str | None = None,
+    ) -> NotifyResult:
+        """Send an event to a saga, whether it waits for it already or not.
 
-        try:
-            return await intervene(self.engine, saga_id, arrive, drive=wait, event=signal)
-        except HeldElsewhereError:
-            return False
+        To the saga with this `saga_id`, or to the active one of this `aggregation_id`. `event` is
+        an instance of a pydantic model, or a mapping with the model's name as `event_type`. The
+        saga keeps it, in order and once per `event_id`, until a step awaits an event of its type
+        (and `correlation_id`); what waits for it already is due at once, and a worker or
+        `run_due` drives it. Needs no token. Raises `SagaNotFoundError` for an unknown saga or an
+        aggregate without an active one, `SagaStateError` for a saga that has ended or keeps
+        10,000 events, `TypeValidationError` for an event without a type, and `PayloadError`.
+        """
+        return await signal(
+            self.engine,
+            saga_id=saga_id,
+            aggregation_id=aggregation_id,
+            event=event,
+            event_type=event_type,
+            event_id=event_id,
+            correlation_id=correlation_id,
+        )
 
     async def run_due(self, limit: int = 100) -> int:
         """Claim sagas that are due and drive each until it ends or waits; return how many.

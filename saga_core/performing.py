@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+from saga_core.awaiting import AwaitEvent, Sleep
 from saga_core.call import Interrupt, Interrupted, SagaDeadlineError, StepTimeoutError
 from saga_core.codec import PayloadLimits
 from saga_core.definition import StepSpec
@@ -33,6 +34,7 @@ from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
 from saga_core.status import Direction
+from saga_core.waking import wait_again, wake_up
 
 __all__ = ["StepCancelledError", "StepRunner"]
 
@@ -75,6 +77,9 @@ class StepRunner:
             return untimely
         spec = live.definition.step(live.state.step_id)
         forward = live.state.direction is Direction.FORWARD
+        instead = wake_up(live, spec)
+        if instead is not None:
+            return instead
         try:
             if forward:
                 return await self._execute(live)
@@ -111,6 +116,8 @@ class StepRunner:
             return Undecodable(failure_of(error))
         shape = spec.signature.execute
         out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
+        if isinstance(out, AwaitEvent | Sleep):
+            return wait_again(live, spec, out, self._limits)
         try:
             output, value = spec.output.roundtrip(
                 out, what=f"output of {what}", limits=self._limits
@@ -139,7 +146,11 @@ class StepRunner:
             return Undecodable(_no_longer_optional(spec))
         shape = signature.compensate
         assert shape is not None  # noqa: S101 - decide chose a step that can be undone
-        await self._call(live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout)
+        wish = await self._call(
+            live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout
+        )
+        if isinstance(wish, AwaitEvent | Sleep):
+            return wait_again(live, spec, wish, self._limits)
         return Compensated(uuid4())
 
     async def _probe(self, live: LiveSaga, inp: Any) -> Happened:

@@ -148,7 +148,7 @@ def compensation_failed(
     failure = failed.failure
     attempt = state.attempt + 1
     # What the saga failed of stays its last error, unless the rollback gets stuck as well.
-    tried = replace(state, status=SagaStatus.COMPENSATING, attempt=attempt)
+    tried = replace(state, status=SagaStatus.COMPENSATING, attempt=attempt, waiting_for=None)
     delay = None
     if failure.retryable:
         delay = spec.compensation_retry_policy.delay_after(attempt, jitter=failed.jitter)

@@ -51,6 +51,8 @@ class EntryKind(StrEnum):
     SKIPPED = "skipped"
     WAITING = "waiting"
     """The step rests until an event or a time; the entry's output says for what, as JSON."""
+    WOKEN = "woken"
+    """What the step waits for came while its wait was being written."""
     COMPENSATED = "compensated"
     COMPENSATION_FAILED = "compensation_failed"
     """The compensation failed for good; the saga is STUCK."""
@@ -96,6 +98,9 @@ class SignalKind(StrEnum):
     """What lies in a saga's inbox."""
 
     EVENT = "event"
+    """What `notify` brought."""
+    TYPED_EVENT = "typed_event"
+    """An event with its type, kept until a wait that it fits."""
     ABORT = "abort"
     COMPENSATE = "compensate"
     CANCEL = "cancel"

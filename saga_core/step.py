@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from saga_core.annotations import arguments_of, filled, hints_of, is_open, members, name_of
+from saga_core.annotations import (
+    arguments_of,
+    filled,
+    hints_of,
+    is_open,
+    members,
+    name_of,
+    without,
+)
+from saga_core.awaiting import AwaitEvent, Sleep
 from saga_core.errors import TypeValidationError
 
 __all__ = ["BaseStep", "CallShape", "StepContext", "StepSignature"]
@@ -25,12 +34,15 @@ class StepContext:
         "_lease_lost",
         "attempt",
         "event",
+        "events",
         "fence",
         "idempotency_key",
         "saga_id",
         "saga_name",
         "step_id",
         "token",
+        "waits",
+        "woken",
     )
 
     def __init__(
@@ -44,6 +56,9 @@ class StepContext:
         fence: int,
         token: UUID,
         event: Any = None,
+        events: tuple[Any, ...] = (),
+        waits: int = 0,
+        woken: bool = False,
     ) -> None:
         self.saga_id = saga_id
         self.saga_name = saga_name
@@ -57,7 +72,16 @@ class StepContext:
         self.token = token
         """What `notify` needs to reach this step."""
         self.event = event
-        """The latest event that `notify` brought, or None."""
+        """The event, as its model, that ended the wait which the step has asked for.
+
+        In a step that has not waited: the latest event that `notify` brought, or None.
+        """
+        self.events = events
+        """The events that ended the waits of this attempt, oldest first, as their models."""
+        self.waits = waits
+        """How many waits and sleeps of this attempt are over."""
+        self.woken = woken
+        """Whether the last of them was a `Sleep`."""
         self._cancelled = False
         self._lease_lost = False
 
@@ -110,11 +134,12 @@ class BaseStep(Generic[In, Out]):
     `async def probe(self, inp: ChargeInput) -> Payment | None` is asked before that: an output says
     that the step was done, None that it was not, raising that nobody knows.
 
-    Each may take one more parameter, a `StepContext`, and be a plain `def`, which runs in a
-    thread: it is asked to end by `ctx.cancelled`, never killed, and waited for. Steps run at
-    least once: use `ctx.idempotency_key` with the outside world. Instances are shared by all
-    sagas and keep no state of one. What is wrong with the annotations raises
-    `TypeValidationError` when the class is made.
+    `execute` and `compensate` may return `AwaitEvent(...)` or `Sleep(...)` to be entered again
+    later; annotate `-> Payment | AwaitEvent`. Each may take one more parameter, a `StepContext`,
+    and be a plain `def`, which runs in a thread: it is asked to end by `ctx.cancelled`, never
+    killed, and waited for. Steps run at least once: use `ctx.idempotency_key` with the outside
+    world. Instances are shared by all sagas and keep no state of one. What is wrong with the
+    annotations raises `TypeValidationError` when the class is made.
     """
 
     __saga_signature__: ClassVar[StepSignature | None] = None
@@ -155,7 +180,13 @@ class BaseStep(Generic[In, Out]):
 def _read_signature(cls: type) -> StepSignature | None:
     """Return the signature, or None while type variables are left for a subclass to fill."""
     execute = _Method(cls, "execute", ("inp",))
-    input_type, output_type = execute.types["inp"], execute.types["return"]
+    input_type = execute.types["inp"]
+    output_type = without(execute.types["return"], _WAITS)
+    if output_type in _WAITS:
+        raise TypeValidationError(
+            f"step {cls.__qualname__}: execute returns {name_of(output_type)} and nothing else; "
+            f"say what the step puts out after the wait, like `-> None | {name_of(output_type)}`"
+        )
     for word, found, wanted in zip(
         ("input", "output"), (input_type, output_type), arguments_of(cls, BaseStep), strict=False
     ):
@@ -178,7 +209,8 @@ def _read_signature(cls: type) -> StepSignature | None:
                 f"{name_of(found)}, but execute's {'input' if parameter == 'inp' else 'output'} is "
                 f"{name_of(wanted)}: make them the same"
             )
-    if compensate.types.get("return", None) not in (None, type(None), Any):
+    returned = without(compensate.types.get("return", None), _WAITS)
+    if returned not in (None, type(None), Any, *_WAITS):
         raise TypeValidationError(
             f"step {cls.__qualname__}: compensate returns {name_of(compensate.types['return'])}; "
             "what it returns is not kept, so annotate it `-> None`"
@@ -224,6 +256,10 @@ def _is_optional(found: Any, wanted: Any) -> bool:
 
 
 _RETURNS = {"execute": "...", "compensate": "None", "probe": "... | None"}
+
+
+_WAITS = (AwaitEvent, Sleep)
+"""What a step returns to be entered again: no output of it."""
 
 
 class _Method:

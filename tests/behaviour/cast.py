@@ -83,10 +83,10 @@ class _Reversible(_Final):
         super().__init__(story, deed)
         self._undo = undo
 
-    async def compensate(self, inp: Number, out: Number, ctx: StepContext) -> None:
+    async def compensate(self, inp: Number, out: Number, ctx: StepContext) -> Any:
         self._story.log.append(f"undo {ctx.step_id} {inp.n}->{out.n}")
         self._story.contexts.append(ctx)
-        await _played(self._undo, inp, ctx)
+        return await _played(self._undo, inp, ctx)
 
 
 class Uncertain(_Final):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
-from saga_core import StoreUnavailableError, engine, orchestrator
+from saga_core import StoreUnavailableError, engine, notifying, orchestrator
 from saga_core.definition import StepSpec
 from saga_core.happening import Decision, Failure, Recorded, StepFailed, WorkerLost
 from saga_core.lease import LeaseLostError
@@ -16,7 +16,6 @@ from saga_core.records import (
     Committed,
     LeaseAction,
     SagaRecord,
-    Signal,
 )
 from saga_core.status import Direction
 from tests.campaign.bug import Patch, bug
@@ -125,12 +124,12 @@ def _alter_contexts(patch: Patch, change: Callable[[Any], None]) -> None:
 
 @bug("notify was granted, but is not on record")
 def event_dropped(patch: Patch) -> None:
-    intervene: Any = vars(orchestrator)["intervene"]
+    intervene: Any = vars(notifying)["intervene"]
 
-    async def lossy(*args: Any, event: Signal | None = None, **more: Any) -> bool:
+    async def lossy(*args: Any, event: Any = None, **more: Any) -> bool:
         return True if event is not None else await intervene(*args, **more)
 
-    patch.setattr(orchestrator, "intervene", lossy)
+    patch.setattr(notifying, "intervene", lossy)
 
 
 @bug("was shown event 0 instead of|was given event 0 instead of")

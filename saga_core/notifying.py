@@ -1,0 +1,283 @@
+"""Bring an event to a saga: with its token at once, or into its inbox for when it is awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel
+
+from saga_core.codec import encode_json
+from saga_core.engine import SagaEngine
+from saga_core.errors import SagaError, SagaNotFoundError, SagaStateError
+from saga_core.events import TypedEvent
+from saga_core.happening import EventArrived, Happened, Woken
+from saga_core.intervention import HeldElsewhereError, intervene
+from saga_core.live import LiveSaga
+from saga_core.names import check_aggregation_id, check_label
+from saga_core.records import Query, SagaRecord, Signal
+from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.timing import AT_START
+from saga_core.waking import awaited_models
+
+__all__ = ["NotifyReason", "NotifyResult", "notify", "notify_result", "signal"]
+
+MOST_EVENTS = 10_000
+"""Events that one saga keeps without having used them."""
+
+_ACTIVE = tuple(status for status in SagaStatus if not status.is_terminal)
+
+
+class NotifyReason(StrEnum):
+    """Why an event was taken, or was not."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    """An event with this `event_id` was there already; nothing changed."""
+    NOT_SUSPENDED = "not_suspended"
+    """The saga does not wait: it is being driven, is STUCK or has ended."""
+    STALE_TOKEN = "stale_token"  # noqa: S105 - a word, no secret
+    """The token belongs to another step, or was used."""
+    TYPE_MISMATCH = "type_mismatch"
+    """The step waits for an event of another type, or the content does not fit its type."""
+    CORRELATION_MISMATCH = "correlation_mismatch"
+    EXPIRED = "expired"
+    """The wait's time is over, and the saga is about to hear of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifyResult:
+    """What became of an event."""
+
+    saga_id: UUID
+    event_id: str
+    accepted: bool
+    """It was stored by this very call."""
+    duplicate: bool
+    reason: NotifyReason
+    status: SagaStatus
+    """How the saga stood when the call returned."""
+
+    def __bool__(self) -> bool:
+        return self.accepted
+
+
+async def notify(
+    engine: SagaEngine,
+    *,
+    saga_id: UUID,
+    token: UUID,
+    event: Any,
+    event_id: str | None = None,
+    event_type: str | None = None,
+    correlation_id: str | None = None,
+    drive: bool,
+) -> tuple[NotifyReason, str]:
+    """Give an event to a saga that waits with this token, and drive it on.
+
+    Returns what became of it, and its id.
+    """
+    check_label(event_id, "event_id")
+    check_label(correlation_id, "correlation_id")
+    encode_json(event, what="event", limits=engine.limits)
+    call = _Call(engine, token, event, event_id or str(uuid4()), event_type, correlation_id)
+    try:
+        await intervene(engine, saga_id, call.look, drive=drive, event=call.signal)
+    except HeldElsewhereError:
+        known = event_id is not None and await _is_known(engine, saga_id, event_id)
+        reason = NotifyReason.DUPLICATE if known else NotifyReason.NOT_SUSPENDED
+        return reason, call.event_id
+    return call.reason, call.event_id
+
+
+async def notify_result(
+    engine: SagaEngine, saga_id: UUID, reason: NotifyReason, event_id: str
+) -> NotifyResult:
+    """Say what became of an event, with the saga's status by now."""
+    return NotifyResult(
+        saga_id=saga_id,
+        event_id=event_id,
+        accepted=reason is NotifyReason.ACCEPTED,
+        duplicate=reason is NotifyReason.DUPLICATE,
+        reason=reason,
+        status=(await engine.store.load(saga_id)).state.status,
+    )
+
+
+class _Call:
+    """One `notify`: what it brings, judged anew whenever the saga has changed."""
+
+    def __init__(
+        self,
+        engine: SagaEngine,
+        token: UUID,
+        event: Any,
+        event_id: str,
+        event_type: str | None,
+        correlation_id: str | None,
+    ) -> None:
+        self.event_id = event_id
+        self.reason = NotifyReason.ACCEPTED
+        self._engine = engine
+        self._token = token
+        self._event = event
+        self._event_type = event_type
+        self._correlation_id = correlation_id
+        self._signal: Signal | None = None
+
+    def signal(self) -> Signal | None:
+        """Return what the last look has found fit to be stored."""
+        return self._signal
+
+    def look(self, record: SagaRecord, live: LiveSaga) -> Happened | None:
+        """Judge the saga as it stands; None, with the reason noted, if the event is not taken."""
+        self._signal = None
+        self.reason = self._judge(record, live)
+        if self.reason is not NotifyReason.ACCEPTED:
+            return None
+        if live.rests.waits and live.rests.waits[-1].rest.events:
+            return self._answer(live)
+        text = encode_json(self._event, what="event", limits=self._engine.limits)
+        self._signal = Signal(event_id=self.event_id, kind=SignalKind.EVENT, payload=text)
+        live.hear_event(text)
+        step = live.definition.step(record.state.step_id or "")
+        return EventArrived(text, live.map_input(step), uuid4())
+
+    def _judge(self, record: SagaRecord, live: LiveSaga) -> NotifyReason:
+        state = record.state
+        wait = live.rests.waits[-1] if live.rests.waits else None
+        awaits = wait is not None and bool(wait.rest.events)
+        forward = state.direction is Direction.FORWARD
+        resting = state.status is (SagaStatus.SUSPENDED if forward else SagaStatus.COMPENSATING)
+        if live.rests.knows(self.event_id):
+            return NotifyReason.DUPLICATE
+        untouched = state.waiting_for == AT_START  # no step has had the token yet
+        if not resting or state.is_paused or untouched or not (forward or awaits):
+            return NotifyReason.NOT_SUSPENDED
+        if state.token != self._token:
+            return NotifyReason.STALE_TOKEN
+        if wait is None or not awaits:
+            return NotifyReason.ACCEPTED
+        if wait.ends is not None and wait.ends < live.now:
+            return NotifyReason.EXPIRED
+        wanted = wait.rest.correlation_id
+        if wanted is not None and self._correlation_id not in (None, wanted):
+            return NotifyReason.CORRELATION_MISMATCH
+        return NotifyReason.ACCEPTED
+
+    def _answer(self, live: LiveSaga) -> Happened | None:
+        rest = live.rests.waits[-1].rest
+        models = awaited_models(live, live.definition.step(live.state.step_id or ""))
+        event = self._typed(rest.events, rest.correlation_id, models)
+        if event is None:
+            self.reason = NotifyReason.TYPE_MISMATCH
+            return None
+        payload = event.encode()
+        self._signal = Signal(event_id=self.event_id, kind=SignalKind.TYPED_EVENT, payload=payload)
+        return Woken(event.text, uuid4())
+
+    def _typed(
+        self,
+        names: tuple[str, ...],
+        correlation_id: str | None,
+        models: Mapping[str, type[BaseModel]],
+    ) -> TypedEvent | None:
+        """Return the event as the first awaited type that it fits."""
+        limits = self._engine.limits
+        tried = names if self._event_type is None else (self._event_type,)
+        for name in tried:
+            if name not in names:
+                continue
+            try:
+                is_model = isinstance(self._event, BaseModel)
+                event = TypedEvent.of(
+                    self._event,
+                    event_type=None if is_model else name,
+                    correlation_id=self._correlation_id or correlation_id,
+                    limits=limits,
+                )
+                if event.name not in names:
+                    return None
+                if event.name in models:
+                    event.read(models[event.name])
+            except (SagaError, TypeError):
+                continue
+            return event
+        return None
+
+
+async def signal(
+    engine: SagaEngine,
+    *,
+    saga_id: UUID | None,
+    aggregation_id: str | None,
+    event: Any,
+    event_type: str | None,
+    event_id: str | None,
+    correlation_id: str | None,
+) -> NotifyResult:
+    """Put a typed event into a saga's inbox."""
+    if (saga_id is None) == (aggregation_id is None):
+        raise SagaStateError("signal needs a saga_id or an aggregation_id, one of them")
+    if saga_id is not None and not isinstance(saga_id, UUID):
+        raise SagaStateError(f"saga_id must be a uuid.UUID, got {type(saga_id).__name__}")
+    check_aggregation_id(aggregation_id)
+    check_label(event_id, "event_id")
+    typed = TypedEvent.of(
+        event, event_type=event_type, correlation_id=correlation_id, limits=engine.limits
+    )
+    if saga_id is None:
+        saga_id = await _holder_of(engine, aggregation_id)
+    sent = Signal(
+        event_id=event_id or str(uuid4()), kind=SignalKind.TYPED_EVENT, payload=typed.encode()
+    )
+    record = await engine.store.load(saga_id)
+    if record.signals >= MOST_EVENTS:
+        await _check_room(engine, record)
+    receipt = await engine.store.signal(saga_id, sent)
+    if receipt.duplicate:
+        reason = NotifyReason.DUPLICATE
+    elif receipt.accepted:
+        reason = NotifyReason.ACCEPTED
+    else:
+        status = (await engine.store.load(saga_id)).state.status
+        raise SagaStateError(
+            f"signal: saga {saga_id} has ended as {status}, so it takes no event any more; event "
+            f"{sent.event_id} was not stored",
+            saga_id=saga_id,
+        )
+    return NotifyResult(
+        saga_id=saga_id,
+        event_id=sent.event_id,
+        accepted=reason is NotifyReason.ACCEPTED,
+        duplicate=receipt.duplicate,
+        reason=reason,
+        status=record.state.status,
+    )
+
+
+async def _holder_of(engine: SagaEngine, aggregation_id: str | None) -> UUID:
+    page = await engine.store.find(Query(aggregation_id=aggregation_id, statuses=_ACTIVE, limit=1))
+    if not page.records:
+        raise SagaNotFoundError(
+            f"no active saga holds the aggregation_id {aggregation_id!r}; the event was not stored"
+        )
+    return page.records[0].saga_id
+
+
+async def _check_room(engine: SagaEngine, record: SagaRecord) -> None:
+    inbox = await engine.store.inbox(record.saga_id)
+    kept = sum(1 for one in inbox if one.kind is SignalKind.TYPED_EVENT and not one.consumed)
+    if kept >= MOST_EVENTS:
+        raise SagaStateError(
+            f"signal: saga {record.saga_id} keeps {kept} events already that no step has used; "
+            "it takes more only when some are",
+            saga_id=record.saga_id,
+        )
+
+
+async def _is_known(engine: SagaEngine, saga_id: UUID, event_id: str) -> bool:
+    return any(one.event_id == event_id for one in await engine.store.inbox(saga_id))

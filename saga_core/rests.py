@@ -1,0 +1,125 @@
+"""The rests of a saga that is being driven: what its step waits for, and what has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from saga_core.happening import Decision
+from saga_core.records import Due, SagaRecord, StoredSignal
+from saga_core.resting import Rest, Resting, answers, is_wait, waits_of
+from saga_core.status import EntryKind, SignalKind
+
+__all__ = ["Rests"]
+
+TOLERANCE = timedelta(milliseconds=5)
+"""By how much the times that a store gives to the parts of one commit may differ."""
+
+
+class Rests:
+    """Follows the waits of the current attempt and the events that are kept for them.
+
+    Events are given out when the step is entered, and used up by the commit with which the saga
+    leaves the step. Until then a retry, and whoever takes the saga over, gets the same ones.
+    """
+
+    def __init__(
+        self,
+        record: SagaRecord,
+        signals: Iterable[StoredSignal],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`clock` tells the store's time, as far as it is known."""
+        self._record = record
+        self._clock = clock
+        self._state = record.state
+        self._waits: tuple[Resting, ...] | None = None
+        self._kept: list[StoredSignal] = []
+        self._given: list[StoredSignal] = []
+        self._heard: set[str] = set()
+        self.models: dict[str, type[BaseModel]] = {}
+        """The models that steps have asked for under our eyes, by event name."""
+        self.over: tuple[Any, ...] = ()
+        """What the waits that are over have brought the step: an event each, None for a sleep."""
+        self.keep(signals)
+
+    def keep(self, signals: Iterable[StoredSignal]) -> None:
+        """Hear what is new in the inbox, in its order."""
+        for signal in signals:
+            is_event = signal.kind is SignalKind.TYPED_EVENT and not signal.consumed
+            if is_event and signal.event_id not in self._heard:
+                self._kept.append(signal)
+            self._heard.add(signal.event_id)
+        self._kept.sort(key=lambda signal: signal.seq)
+
+    @property
+    def waits(self) -> tuple[Resting, ...]:
+        """The waits of this attempt, oldest first; none in a step that rests for none of them."""
+        if not is_wait(self._state.waiting_for):
+            return ()
+        if self._waits is None:
+            self._waits = waits_of(self._record)
+        return self._waits
+
+    @property
+    def latest(self) -> Any:
+        """What the last wait that is over has brought."""
+        return self.over[-1] if self.over else None
+
+    @property
+    def woken(self) -> bool:
+        """Whether the last wait that is over was a sleep."""
+        return bool(self.over) and self.over[-1] is None
+
+    @property
+    def due(self) -> Due | None:
+        """When the rest ends by time, for a commit that lets the saga go on resting."""
+        ends = self.waits[-1].ends if self.waits else None
+        return None if ends is None else Due(at=ends)
+
+    def is_over(self) -> bool:
+        """Tell whether the current wait has ended by its time."""
+        ends = self.waits[-1].ends
+        return ends is not None and ends <= self._clock() + TOLERANCE
+
+    def answers(self, models: Mapping[str, type[BaseModel]]) -> list[StoredSignal | None]:
+        """Return the events that end the waits of this attempt, those that have come."""
+        return answers(self.waits, self._kept, models)
+
+    def would_be_answered(self, rest: Rest, models: Mapping[str, type[BaseModel]]) -> bool:
+        """Tell whether the event that a new wait asks for is there already."""
+        waits = (*self._earlier(rest), Resting(rest, self._clock()))
+        return answers(waits, self._kept, models)[-1] is not None
+
+    def knows(self, event_id: str) -> bool:
+        """Tell whether a signal with this id has been heard, used or not."""
+        return event_id in self._heard
+
+    def enter(self, given: Iterable[StoredSignal | None] = (), over: Iterable[Any] = ()) -> None:
+        """Note with which events the step is entered; from its beginning, with none."""
+        self._given = [signal for signal in given if signal is not None]
+        self.over = tuple(over)
+
+    def used(self, decision: Decision) -> tuple[str, ...]:
+        """Return the ids of the events that a decision uses up: those of a step that is left."""
+        before, after = self._state, decision.state
+        stays = (before.step_id, before.direction) == (after.step_id, after.direction)
+        return () if stays else tuple(signal.event_id for signal in self._given)
+
+    def applied(self, decision: Decision) -> None:
+        """Follow a commit of ours."""
+        gone = set(self.used(decision))
+        self._kept = [signal for signal in self._kept if signal.event_id not in gone]
+        for entry in decision.history:
+            if entry.kind is EntryKind.WAITING:
+                rest = Rest.decode(entry.output or "")
+                self._waits = (*self._earlier(rest), Resting(rest, self._clock()))
+        self._state = decision.state
+        self._given = []
+        self.over = ()
+
+    def _earlier(self, rest: Rest) -> tuple[Resting, ...]:
+        return self.waits[: rest.number]

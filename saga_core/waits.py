@@ -1,0 +1,62 @@
+"""The rules of waiting: how a step comes to rest within an attempt, and how it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from saga_core.deciding import go_on
+from saga_core.errors import SagaStateError
+from saga_core.happening import WORKER_LOST, Decision, Waits, WaitsOn, Woken
+from saga_core.records import NewEntry, SagaState
+from saga_core.status import Direction, EntryKind, SagaStatus
+
+__all__ = ["wait", "wait_on", "wake"]
+
+
+def wait(state: SagaState, asked: Waits) -> Decision:
+    """Let the step rest; or enter it again at once, if what it waits for is there already."""
+    entry = NewEntry(
+        kind=EntryKind.WAITING,
+        step_id=state.step_id,
+        attempt=state.attempt + 1,
+        output=asked.rest,
+    )
+    if state.error_code == WORKER_LOST:
+        state = replace(state, error_code=None)  # proven innocent
+    waiting = replace(state, waiting_for=asked.waiting_for)
+    if asked.answered:
+        return go_on(_at_work(waiting), (entry,))
+    return Decision(state=_at_rest(waiting), history=(entry,), drive=False, due=asked.due)
+
+
+def wait_on(state: SagaState, asked: WaitsOn) -> Decision:
+    """Go on resting: an event came that does not end the wait, and is kept."""
+    entry = NewEntry(
+        kind=EntryKind.COMMAND_IGNORED,
+        step_id=state.step_id,
+        reason=f"an event is kept for later; still waiting for {state.waiting_for or 'a retry'}",
+    )
+    return Decision(state=_at_rest(state), history=(entry,), drive=False, due=asked.due)
+
+
+def wake(state: SagaState, came: Woken) -> Decision:
+    """Enter the step again; which wait is over, its entry and the inbox tell."""
+    if state.waiting_for is None:
+        raise SagaStateError(f"notify: the saga is {state.status}; it needs to wait for an event")
+    entry = NewEntry(
+        kind=EntryKind.WOKEN if came.event is None else EntryKind.EVENT,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        input=came.event,
+    )
+    return go_on(replace(_at_work(state), token=came.token or state.token), (entry,))
+
+
+def _at_work(state: SagaState) -> SagaState:
+    forward = state.direction is Direction.FORWARD
+    return replace(state, status=SagaStatus.RUNNING if forward else SagaStatus.COMPENSATING)
+
+
+def _at_rest(state: SagaState) -> SagaState:
+    forward = state.direction is Direction.FORWARD
+    return replace(state, status=SagaStatus.SUSPENDED if forward else SagaStatus.COMPENSATING)

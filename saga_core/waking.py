@@ -1,0 +1,137 @@
+"""How a step that waits goes on: with its event, by its time, or not yet."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from uuid import uuid4
+
+from pydantic import BaseModel
+
+from saga_core.awaiting import AwaitEvent, Sleep, WaitTimedOutError, event_name
+from saga_core.codec import PayloadLimits
+from saga_core.definition import StepSpec
+from saga_core.errors import PayloadError
+from saga_core.events import TypedEvent, event_models
+from saga_core.failure import failure_of
+from saga_core.happening import (
+    CompensationFailed,
+    Failure,
+    Happened,
+    StepDone,
+    StepFailed,
+    Undecodable,
+    Waits,
+    WaitsOn,
+)
+from saga_core.live import LiveSaga
+from saga_core.records import StoredSignal
+from saga_core.resting import Rest
+from saga_core.status import Direction
+
+__all__ = ["awaited_models", "is_answered", "wait_again", "wake_up"]
+
+
+def awaited_models(live: LiveSaga, spec: StepSpec) -> Mapping[str, type[BaseModel]]:
+    """Return the models of events that are known for a step, by event name."""
+    return {**event_models(spec.step), **live.rests.models}
+
+
+def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
+    """Look whether the current step is to be entered: None if so, else what follows instead.
+
+    What the step gets to see of its waits is left in `live.rests`. A process in which the model of
+    an event is not to be found enters the step from its beginning: it will ask for the event once
+    more, and so name the model.
+    """
+    rests = live.rests
+    rests.enter()
+    try:
+        waits = rests.waits
+        if not waits:
+            return None
+        models = awaited_models(live, spec)
+        given = rests.answers(models)
+    except PayloadError as error:
+        return Undecodable(failure_of(error))
+    if waits[-1].rest.events and given[-1] is None:
+        return _timed_out(live, spec, waits[-1].rest) if rests.is_over() else WaitsOn(rests.due)
+    if not waits[-1].rest.events and not rests.is_over():
+        return WaitsOn(rests.due)
+    over: list[BaseModel | None] = []
+    for wait, signal in zip(waits, given, strict=True):
+        if not wait.rest.events:
+            over.append(None)
+            continue
+        event = _read(signal, models)
+        if event is None:
+            return None
+        over.append(event)
+    rests.enter(given, over)
+    return None
+
+
+def is_answered(live: LiveSaga) -> bool:
+    """Tell whether the event that the current step waits for has come."""
+    if not live.rests.waits or live.state.step_id is None:
+        return False
+    models = awaited_models(live, live.definition.step(live.state.step_id))
+    return live.rests.answers(models)[-1] is not None
+
+
+def _read(signal: StoredSignal | None, models: Mapping[str, type[BaseModel]]) -> BaseModel | None:
+    if signal is None:
+        return None
+    event = TypedEvent.decode(signal.payload)
+    model = models.get(event.name)
+    if model is None:
+        return None
+    read: BaseModel = event.read(model)
+    return read
+
+
+def wait_again(
+    live: LiveSaga, spec: StepSpec, wish: AwaitEvent | Sleep, limits: PayloadLimits
+) -> Happened:
+    """Return what follows when a step asks to be entered again."""
+    forward = live.state.direction is Direction.FORWARD
+    try:
+        rest = Rest.asked(
+            wish,
+            number=len(live.rests.over),
+            output=spec.output if forward else None,
+            limits=limits,
+        )
+    except Exception as error:
+        # The step has run, as one has whose output cannot be stored.
+        if forward:
+            return StepFailed(failure_of(error, unrecordable=True), uuid4(), 0.0)
+        return CompensationFailed(failure_of(error), 0.0)
+    if isinstance(wish, AwaitEvent):
+        live.rests.models.update({event_name(model): model for model in wish.models})
+    answered = live.rests.would_be_answered(rest, awaited_models(live, spec))
+    return Waits(rest.encode(), rest.waiting_for, rest.due, answered)
+
+
+def _timed_out(live: LiveSaga, spec: StepSpec, rest: Rest) -> Happened:
+    forward = live.state.direction is Direction.FORWARD
+    seconds = 0.0 if rest.timeout is None else rest.timeout.total_seconds()
+    said = f"waited {seconds:g} s for {rest.waiting_for}, which did not come"
+    if forward and rest.output is not None:
+        try:
+            value = spec.output.decode(rest.output, what=f"output of step '{spec.step_id}'")
+        except PayloadError as error:
+            return Undecodable(failure_of(error))
+        live.assume(spec.step_id, rest.output, value)
+        following = live.input_after(spec)
+        reason = f"{said}: the default output of the wait"
+        return StepDone(live.state.step_input, rest.output, uuid4(), following, reason)
+    failure = Failure(
+        error=f"{WaitTimedOutError.__name__}: {said}",
+        code=WaitTimedOutError.__name__,
+        retryable=rest.on_timeout == "retry",
+    )
+    jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+    if forward:
+        return StepFailed(failure, uuid4(), jitter)
+    return CompensationFailed(failure, jitter)
