@@ -120,18 +120,24 @@ async def test_step_longer_than_its_lease_runs_once(
     store: SagaStore, harness: StoreHarness
 ) -> None:
     story = Story()
+    over = asyncio.Event()
 
-    async def long(inp: Number, ctx: object) -> None:
-        await asyncio.sleep(1.2)
+    async def long(inp: Number, ctx: StepContext) -> None:
+        await over.wait()
 
     async with harness.open() as second:
-        lease = timedelta(milliseconds=400)
+        lease = timedelta(seconds=1.5)
         one = saga(store, story.step(long), lease=lease)
         other = saga(second, story.step(long), lease=lease)
         task = asyncio.create_task(one.start())
-        while not task.done():
+        await waits(lambda: bool(story.log))
+        first = await store.load(story.contexts[0].saga_id)
+        assert first.due_at is not None
+        while (await store.load(first.saga_id)).now <= first.due_at:
             assert await other.orchestrator.run_due() == 0
             await asyncio.sleep(0.02)
+        assert await other.orchestrator.run_due() == 0
+        over.set()
         assert (await one.see(await task)).status is SagaStatus.COMPLETED
     assert story.log == ["do step_0"]
 
@@ -140,21 +146,33 @@ async def test_leases_of_a_batch_do_not_age_in_a_queue(
     store: SagaStore, harness: StoreHarness
 ) -> None:
     story = Story()
+    go = asyncio.Event()
 
-    async def slow(inp: Number, ctx: object) -> None:
-        await asyncio.sleep(0.1)
+    async def hold(inp: Number, ctx: StepContext) -> None:
+        await go.wait()
+
+    async def held_while(drivers: int) -> int:
+        """Wait until whatever is leased is being driven, and return how much that is."""
+        async with asyncio.timeout(10):
+            while True:
+                sagas = (await store.find(Query(limit=100))).records
+                held = {each.saga_id for each in sagas if each.is_held}
+                running = {ctx.saga_id for ctx in story.contexts}
+                workers = {each.worker for each in sagas if each.is_held}
+                if held == running and len(workers) == drivers:
+                    return len(held)
+                await asyncio.sleep(0.002)
 
     async with harness.open() as second:
-        lease = timedelta(milliseconds=450)
-        one = saga(store, story.step(slow), lease=lease)
-        other = saga(second, story.step(slow), lease=lease)
+        one, other = (saga(each, story.step(hold)) for each in (store, second))
         for _ in range(30):
             await one.start(wait=False)
-        counts = await asyncio.gather(
-            one.orchestrator.run_due(),
-            other.orchestrator.run_due(),
-        )
-    assert sum(counts) == 30
+        tasks = [asyncio.create_task(one.orchestrator.run_due())]
+        assert await held_while(1) < 15
+        tasks.append(asyncio.create_task(other.orchestrator.run_due()))
+        assert await held_while(2) < 30  # the rest of the batch is nobody's, and ages no lease
+        go.set()
+        assert sum(await asyncio.gather(*tasks)) == 30
     assert len(story.log) == 30
 
 
