@@ -19,7 +19,6 @@ from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
 from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
 from saga_core.happening import (
-    CompensationSkipRequested,
     Happened,
     Operator,
     SkipRequested,
@@ -230,9 +229,10 @@ class SagaAdmin:
     ) -> None:
         """Let the rollback go on without undoing the current step; `reason` is on record for ever.
 
-        From STUCK in a rollback, or from COMPENSATING while it waits. What the step has done
-        stays done. Raises `SagaStateError` without a reason. The saga is driven on in this task,
-        or with `wait=False` left to a worker.
+        From STUCK in a rollback, and from COMPENSATING. What the step has done stays done. If
+        somebody drives the saga, the command is put into its inbox: the attempt in flight is
+        finished first, and where it succeeds there is nothing to skip. Raises `SagaStateError`
+        without a reason. `wait` drives the rollback on in this task, or waits for whoever does.
         """
         by = _operator(actor, reason)
         if reason is None or not reason.strip():
@@ -240,11 +240,15 @@ class SagaAdmin:
                 "skip_compensation needs a reason: something stays done that the saga had promised "
                 "to undo, so say why that is right"
             )
-
-        def skip(_: SagaRecord, live: LiveSaga) -> Happened:
-            return CompensationSkipRequested(by, uuid4())
-
-        await intervene(self._engine, saga_id, skip, drive=wait)
+        record = await self._engine.store.load(saga_id)
+        if record.state.direction is not Direction.ROLLBACK or record.state.step_id is None:
+            raise SagaStateError(
+                f"skip_compensation: the saga is {record.state.status} and undoes nothing; it "
+                "needs to be STUCK or COMPENSATING, in a rollback",
+                saga_id=saga_id,
+            )
+        order = order_of(SignalKind.SKIP_COMPENSATION, by, step_id=record.state.step_id)
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
     async def abort(
         self,

@@ -15,13 +15,19 @@ class Command:
     """Who asked for it, and why; what is asked for is the signal's kind."""
 
     by: Operator
+    step_id: str | None = None
+    """Which step it is about, where it is about one."""
 
     def encode(self) -> str:
         """Return the signal's payload."""
-        return encode_json({"actor": self.by.actor, "reason": self.by.reason}, what="command")
+        value = {"actor": self.by.actor, "reason": self.by.reason}
+        if self.step_id is not None:
+            value["step_id"] = self.step_id
+        return encode_json(value, what="command")
 
     @classmethod
     def decode(cls, payload: str) -> Command:
         """Read a payload that `encode` has made."""
         value = decode_json(payload, what="command")
-        return cls(Operator(actor=value["actor"], reason=value["reason"]))
+        by = Operator(actor=value["actor"], reason=value["reason"])
+        return cls(by, value.get("step_id"))

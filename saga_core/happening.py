@@ -279,6 +279,8 @@ class ResumeRequested:
 @dataclass(frozen=True, slots=True)
 class CompensationSkipRequested:
     by: Operator
+    step_id: str | None
+    """The step that is not to be undone: by now the rollback may be at another."""
     token: UUID
 
 

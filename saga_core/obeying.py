@@ -12,6 +12,7 @@ from saga_core.errors import SagaStateError
 from saga_core.happening import (
     Aborted,
     CompensationRequested,
+    CompensationSkipRequested,
     Decision,
     Happened,
     Pause,
@@ -76,5 +77,7 @@ def happening_of(
             return ResumeRequested(command.by, pause)
         case SignalKind.COMPENSATE | SignalKind.CANCEL:
             return CompensationRequested(command.by, uuid4(), _NAMES[kind])
+        case SignalKind.SKIP_COMPENSATION:
+            return CompensationSkipRequested(command.by, command.step_id, uuid4())
         case SignalKind.EVENT | SignalKind.TYPED_EVENT:
             raise ValueError("an event is no command")

@@ -34,9 +34,11 @@ class Order:
     """Whether it needs a saga whose data can be decoded."""
 
 
-def order_of(kind: SignalKind, by: Operator, *, readable: bool = True) -> Order:
+def order_of(
+    kind: SignalKind, by: Operator, *, step_id: str | None = None, readable: bool = True
+) -> Order:
     """Return an order that means the same to a driver as to a saga that nobody drives."""
-    command = Command(by)
+    command = Command(by, step_id)
 
     def happened(_: SagaRecord, live: LiveSaga) -> Happened:
         return happening_of(kind, command, due=live.due, pause=live.pause)

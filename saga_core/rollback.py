@@ -202,6 +202,11 @@ def compensation_skip_requested(
     require_unpaused(state, "skip_compensation")
     require(state, "skip_compensation", allowed, "STUCK or COMPENSATING, in a rollback")
     spec = current_step(definition, state)
+    if asked.step_id != spec.step_id:
+        raise SagaStateError(
+            f"skip_compensation: the saga is {state.status} and undoes step '{spec.step_id}' by "
+            f"now, not step '{asked.step_id}', for which it was asked; look at it again"
+        )
     entry = NewEntry(
         kind=EntryKind.COMPENSATION_SKIPPED,
         step_id=spec.step_id,

@@ -106,3 +106,4 @@ class SignalKind(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    SKIP_COMPENSATION = "skip_compensation"

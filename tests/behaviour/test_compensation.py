@@ -296,6 +296,38 @@ async def test_stuck_rollback_is_listed_and_skipped_with_a_reason(store: SagaSto
     )
 
 
+@pytest.mark.parametrize("fails_then", [True, False])
+async def test_skip_that_reaches_a_running_compensation_waits_for_its_attempt(
+    store: SagaStore, fails_then: bool
+) -> None:
+    story = Story()
+    go_on = asyncio.Event()
+
+    async def undo(_: Number, ctx: Any) -> None:
+        await go_on.wait()
+        if fails_then:
+            raise ValueError("gone")
+
+    one = saga(
+        store,
+        story.step(),
+        story.step(undo=undo),
+        story.final(fails()),
+        compensation_retry_policy=retry(5, timedelta(0)),
+    )
+    chosen = uuid4()
+    task = asyncio.create_task(one.start(saga_id=chosen))
+    await waits(lambda: "undo step_1 2->3" in story.log)
+    await one.admin.skip_compensation(chosen, reason="done by hand", wait=False)
+    go_on.set()
+    await task
+    after = await one.see(chosen)
+    assert after.status is SagaStatus.COMPENSATED
+    assert story.log[-2:] == ["undo step_1 2->3", "undo step_0 1->2"], "the next one is undone"
+    kind = "compensation_skipped" if fails_then else "command_ignored"
+    assert kind in [entry.kind for entry in after.step_history]
+
+
 @pytest.mark.parametrize("reason", ["", "  ", None])
 async def test_compensation_is_not_skipped_without_a_reason(store: SagaStore, reason: Any) -> None:
     one, saga_id = await stuck_in_its_rollback(store, Story())

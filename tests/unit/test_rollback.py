@@ -154,7 +154,7 @@ def test_skipped_compensation_is_on_record_with_who_and_why() -> None:
         uncertain(), undoing(1), MAYBE, CompensationFailed(replace(NO, retryable=False), 0.0)
     ).state
     assert stuck.status is SagaStatus.STUCK
-    decision = decide(uncertain(), stuck, MAYBE, CompensationSkipRequested(BY, uuid4()))
+    decision = decide(uncertain(), stuck, MAYBE, CompensationSkipRequested(BY, "step_1", uuid4()))
     entry = decision.history[0]
     assert (entry.kind, entry.step_id) == (EntryKind.COMPENSATION_SKIPPED, "step_1")
     assert (entry.actor, entry.reason) == ("ann", "because")
@@ -168,7 +168,7 @@ def test_skipped_compensation_is_on_record_with_who_and_why() -> None:
 )
 def test_compensation_is_skipped_in_a_rollback_only(state: SagaState) -> None:
     with pytest.raises(SagaStateError, match=rf"the saga is {state.status}; .* in a rollback"):
-        decide(uncertain(), state, DONE, CompensationSkipRequested(BY, uuid4()))
+        decide(uncertain(), state, DONE, CompensationSkipRequested(BY, "step_1", uuid4()))
 
 
 @pytest.mark.parametrize("compensates", [True, False])
@@ -207,3 +207,8 @@ def test_definition_knows_what_its_pivot_is() -> None:
     assert made.is_past_pivot(BOTH)
     assert not made.is_past_pivot(DONE)
     assert not uncertain().is_past_pivot(BOTH)
+
+
+def test_compensation_that_is_not_meant_is_not_skipped() -> None:
+    with pytest.raises(SagaStateError, match=r"undoes step 'step_0' by now, not step 'step_1'"):
+        decide(uncertain(), undoing(0), MAYBE, CompensationSkipRequested(BY, "step_1", uuid4()))
