@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,8 +22,8 @@ class RetryPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    max_attempts: int = Field(ge=1)
-    """Executions in all, the first one included."""
+    max_attempts: int | None = Field(ge=1)
+    """Executions in all, the first one included. None, for ever, needs a delay."""
     non_retryable: tuple[type[Exception], ...] = ()
     """Exceptions that fail the step at once, subclasses included."""
 
@@ -32,7 +32,7 @@ class RetryPolicy(BaseModel):
 
         `jitter` is a random number from 0 to 1, drawn by the caller.
         """
-        if failed_attempts >= self.max_attempts:
+        if self.max_attempts is not None and failed_attempts >= self.max_attempts:
             return None
         return self._delay(failed_attempts, jitter)
 
@@ -42,6 +42,15 @@ class RetryPolicy(BaseModel):
 
     def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
         return timedelta(0)
+
+
+Policy = TypeVar("Policy", bound=RetryPolicy)
+
+
+def _checked_pace(policy: Policy, delay: timedelta) -> Policy:
+    if policy.max_attempts is None and not delay:
+        raise ValueError("attempts without end need a delay above zero in between")
+    return policy
 
 
 class NoRetry(RetryPolicy):
@@ -54,6 +63,10 @@ class FixedRetry(RetryPolicy):
     """The same delay before each further attempt."""
 
     delay: Delay
+
+    @model_validator(mode="after")
+    def _does_not_spin(self) -> Self:
+        return _checked_pace(self, self.delay)
 
     def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
         return self.delay
@@ -72,7 +85,7 @@ class ExponentialRetry(RetryPolicy):
     def _cap_is_not_below_base(self) -> Self:
         if self.max_delay is not None and self.max_delay < self.base_delay:
             raise ValueError("max_delay must not be shorter than base_delay")
-        return self
+        return _checked_pace(self, self.base_delay)
 
     def _delay(self, failed_attempts: int, jitter: float) -> timedelta:
         if not self.base_delay:

@@ -109,3 +109,26 @@ def test_some_errors_are_not_retried() -> None:
 def test_bad_policies_are_refused(make: object) -> None:
     with pytest.raises(ValidationError):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        FixedRetry(max_attempts=None, delay=SECOND),
+        ExponentialRetry(max_attempts=None, base_delay=SECOND, max_delay=SECOND * 60),
+    ],
+    ids=lambda policy: type(policy).__name__,
+)
+def test_attempts_without_a_bound_never_end(policy: RetryPolicy) -> None:
+    assert policy.delay_after(1, jitter=0) == SECOND
+    last = policy.delay_after(1_000_000, jitter=0)
+    assert last is not None
+    assert last >= SECOND
+
+
+def test_attempts_without_end_need_a_delay() -> None:
+    nothing = timedelta(0)
+    with pytest.raises(ValidationError, match="need a delay above zero"):
+        FixedRetry(max_attempts=None, delay=nothing)
+    with pytest.raises(ValidationError, match="need a delay above zero"):
+        ExponentialRetry(max_attempts=None, base_delay=nothing)
