@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import types
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Self
-from urllib.parse import urlsplit, urlunsplit
+
+from saga_testing.forwarding import CHUNK, ForwardingProxy, Session
 
 __all__ = ["RedisProxy", "redis_proxy"]
 
-CHUNK = 65536
 
 Matches = Callable[[bytes], bool]
 """Gets a command as it was sent; True to pick it."""
@@ -56,55 +54,14 @@ class _Values:
         return end
 
 
-class RedisProxy:
+class RedisProxy(ForwardingProxy):
     """Forwards connections to one server. Made by `redis_proxy`."""
 
     def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None) -> None:
-        parts = urlsplit(upstream)
-        self._upstream = upstream
-        self._tls = tls
-        self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
-        self._server: asyncio.Server | None = None
-        self._sessions: set[asyncio.Task[None]] = set()
+        super().__init__(upstream, port=6379, tls=tls)
         self._picks: Matches | None = None
-        self._open = asyncio.Event()
-        self._open.set()
         self.replies = 0
         """Replies that have come back, since the last reset by the caller."""
-        self.bytes_sent = 0
-        """What clients have sent."""
-        self.dropped = asyncio.Event()
-        """Set when a reply was lost."""
-        self.held = asyncio.Event()
-        """Set when something is held back by `blackhole`."""
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        await self.cut()
-
-    @property
-    def url(self) -> str:
-        """The server's URL with the proxy's address in it."""
-        assert self._server is not None  # noqa: S101 - used inside the context manager
-        port = self._server.sockets[0].getsockname()[1]
-        parts = urlsplit(self._upstream)
-        login, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{login}{at}127.0.0.1:{port}"))
-
-    @property
-    def connections(self) -> int:
-        """How many clients are connected."""
-        return len(self._sessions)
 
     def drop_next_reply(self, matches: Matches) -> None:
         """Pass on the next command that matches, swallow its reply and cut the connection.
@@ -115,28 +72,6 @@ class RedisProxy:
         self.dropped.clear()
         self._picks = matches
 
-    async def cut(self) -> None:
-        """Break all connections."""
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
-
-    def blackhole(self) -> None:
-        """Forward nothing more, in either direction, until `heal`."""
-        self.held.clear()
-        self._open.clear()
-
-    def heal(self) -> None:
-        """Forward again, what was held back included."""
-        self._open.set()
-
-    async def pass_on(self) -> None:
-        """Wait until something may be forwarded."""
-        if not self._open.is_set():
-            self.held.set()
-            await self._open.wait()
-
     def picks(self, command: bytes) -> bool:
         """Tell whether the reply to this command is the one to be lost."""
         if self._picks is None or not self._picks(command):
@@ -144,35 +79,12 @@ class RedisProxy:
         self._picks = None
         return True
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = asyncio.current_task()
-        assert session is not None  # noqa: S101 - start_server runs each session in a task
-        self._sessions.add(session)
-        try:
-            await self._serve(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            return
-        finally:
-            self._sessions.discard(session)
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
-        session = _Session(self, writer, upstream_writer)
-        ways = {
-            asyncio.ensure_future(session.client_to_server(reader)),
-            asyncio.ensure_future(session.server_to_client(upstream_reader)),
-        }
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            upstream_writer.close()  # first: what follows may be cancelled
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+    def session(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> Session:
+        """Return what forwards for a client that has connected."""
+        return _Session(self, client, server)
 
 
-class _Session:
+class _Session(Session):
     """One client's connection."""
 
     def __init__(
