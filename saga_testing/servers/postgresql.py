@@ -12,22 +12,20 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from saga_testing.servers.errors import ServerError, tail
-from saga_testing.servers.ports import free_port, listens
+from saga_testing.servers.launcher import STOP_SECONDS, Launcher, Server
+from saga_testing.servers.ports import listens
 
 __all__ = ["PostgresqlProgram", "PostgresqlServer", "postgresql_programs", "postgresql_server"]
 
 URL_VARIABLE = "SAGA_TEST_POSTGRESQL_URL"
 FOLDER_VARIABLE = "SAGA_TEST_POSTGRESQL_BIN"
 """Names the folder of the programs to take, instead of the first that are found."""
-START_SECONDS = 60
-STOP_SECONDS = 20
 ACCOUNTS = ("postgres", "nobody", "daemon")
 
 
@@ -54,31 +52,13 @@ class PostgresqlProgram:
         return f"PostgreSQL {found[1]}" if found else "of an unknown version"
 
 
-class PostgresqlServer:
-    """A running PostgreSQL, ours or, with the variable set, somebody else's."""
+class PostgresqlServer(Server):
+    """A running PostgreSQL, ours or, with the variable set, somebody else's.
 
-    def __init__(self, url: str, launcher: _Launcher | None = None) -> None:
-        self.url = url
-        """`postgresql://user@127.0.0.1:port/database`."""
-        self._launcher = launcher
+    Its URL is `postgresql://user@127.0.0.1:port/database`.
+    """
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it may be killed and restarted."""
-        return self._launcher is not None
-
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        self._ours().kill()
-
-    def start(self) -> None:
-        """Start it again after `kill`, on the same port with the same data."""
-        self._ours().start()
-
-    def _ours(self) -> _Launcher:
-        if self._launcher is None:
-            raise ServerError(f"the server at ${URL_VARIABLE} was not started here")
-        return self._launcher
+    variable = URL_VARIABLE
 
 
 @contextmanager
@@ -103,88 +83,76 @@ def postgresql_server(*, durable: bool = True) -> Iterator[PostgresqlServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Launcher:
+class _Launcher(Launcher):
     """One cluster in a temporary folder."""
 
+    start_seconds = 60.0
+    pause = 0.02
+    stop_signal = signal.SIGINT  # a fast shutdown
+    end_signal = signal.SIGQUIT
+
     def __init__(self, folder: Path, *, durable: bool) -> None:
-        self._folder = folder
+        super().__init__(folder)
         self._durable = durable
         self._account = _account()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._port = 0
         self._give_away(folder)
         self._programs = self._readable(postgresql_programs()[0])
         self._initialise()
 
     @property
-    def url(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+    def name(self) -> str:
+        return f"PostgreSQL from {self._programs.origin}"
 
-    def start(self) -> None:
-        self._port = self._port or free_port()
-        options = [
-            "-D",
-            str(self._folder / "data"),
-            "-k",
-            str(self._folder),
-            "-p",
-            str(self._port),
-        ]
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def command(self) -> Sequence[str]:
         settings = {"listen_addresses": "127.0.0.1", "max_connections": "200"}
         if not self._durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        options = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-p", str(self.port)]
         for name, value in settings.items():
             options += ["-c", f"{name}={value}"]
-        with self._log.open("ab") as log:
-            self._process = self._spawn([str(self._programs.folder / "postgres"), *options], log)
-        self._await_answer()
+        return [str(self._programs.folder / "postgres"), *options]
+
+    def answers(self) -> bool:
+        return _answers(self.port, self._programs.folder / "pg_isready")
 
     def kill(self) -> None:
-        if self._process is not None:
-            # The children of a killed postmaster end by themselves when they notice.
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-            self._await_silence()
+        """End it as `kill -9` does, and wait until its children have noticed."""
+        super().kill()
+        # The children of a killed postmaster end by themselves when they notice.
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline and listens(self.port):
+            time.sleep(self.pause)
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGINT)  # a fast shutdown
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(STOP_SECONDS)
-        self._process = None
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / "server.log"
+    def spawn(
+        self,
+        command: Sequence[str],
+        *,
+        user: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Run a program as the account that PostgreSQL may run as."""
+        return super().spawn(
+            command,
+            user=user or self._account,
+            environment=environment
+            or {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
+        )
 
     def _initialise(self) -> None:
         command = [
             str(self._programs.folder / "initdb"),
-            *("-D", str(self._folder / "data")),
+            *("-D", str(self.folder / "data")),
             *("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
         ]
-        with self._log.open("ab") as log:
-            self._give_away(self._log)
-            if self._spawn(command, log).wait() != 0:
-                raise ServerError(f"initdb from {self._programs.origin} failed:\n{tail(self._log)}")
-
-    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
-        return subprocess.Popen(  # noqa: S603 - programs that we have found ourselves
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=self._folder,
-            env=environment,
-            user=self._account,
-            start_new_session=True,  # a Ctrl-C is for the tests, which then stop it in order
-        )
+        self.log.touch()
+        self._give_away(self.log)
+        if self.spawn(command).wait() != 0:
+            raise ServerError(f"initdb from {self._programs.origin} failed:\n{tail(self.log)}")
 
     def _give_away(self, path: Path) -> None:
         if self._account is not None:
@@ -195,34 +163,13 @@ class _Launcher:
         """Copy programs that the account cannot reach, leaving the permissions of parents alone."""
         if self._account is None or _can_run(programs.folder / "postgres", self._account):
             return programs
-        copy = self._folder / "programs"
+        copy = self.folder / "programs"
         shutil.copytree(programs.root, copy, symlinks=True)
         for path in [copy, *copy.rglob("*")]:
             self._give_away(path) if not path.is_symlink() else None
         for program in (copy / "bin").iterdir():
             program.chmod(0o755)
         return PostgresqlProgram(copy / "bin", copy, programs.origin)
-
-    def _await_answer(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        probe = self._programs.folder / "pg_isready"
-        while time.monotonic() < deadline:
-            assert self._process is not None  # noqa: S101 - start has made it
-            if self._process.poll() is not None:
-                break
-            if _answers(self._port, probe):
-                return
-            time.sleep(0.02)
-        raise ServerError(
-            f"PostgreSQL from {self._programs.origin} did not come up:\n{tail(self._log)}"
-        )
-
-    def _await_silence(self) -> None:
-        deadline = time.monotonic() + STOP_SECONDS
-        lock = self._folder / "data" / "postmaster.pid"
-        while time.monotonic() < deadline and listens(self._port):
-            time.sleep(0.02)
-        lock.unlink(missing_ok=True)
 
 
 def _account() -> str | None:

@@ -6,26 +6,22 @@ import importlib.util
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from saga_testing.servers.errors import ServerError, tail
-from saga_testing.servers.ports import free_port
+from saga_testing.servers.errors import ServerError
+from saga_testing.servers.launcher import Launcher, Server
 
 __all__ = ["RedisProgram", "RedisServer", "redis_programs", "redis_server"]
 
 URL_VARIABLE = "SAGA_TEST_REDIS_URL"
 PROGRAM_VARIABLE = "SAGA_TEST_REDIS_BIN"
 """Names the program to take, instead of the first that is found."""
-START_SECONDS = 30
-STOP_SECONDS = 20
 NAMES = ("redis-server", "valkey-server")
 DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec")
 
@@ -47,36 +43,10 @@ class RedisProgram:
         return " ".join(found.groups()) if found else "of an unknown version"
 
 
-class RedisServer:
+class RedisServer(Server):
     """A running server, ours or, with the variable set, somebody else's."""
 
-    def __init__(self, url: str, launcher: _Launcher | None = None) -> None:
-        self.url = url
-        """`redis://127.0.0.1:port`."""
-        self._launcher = launcher
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it may be killed and restarted."""
-        return self._launcher is not None
-
-    @property
-    def folder(self) -> Path:
-        """Where the server keeps its files, ours to look into."""
-        return self._ours().folder
-
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        self._ours().kill()
-
-    def start(self) -> None:
-        """Start it again after `kill`, on the same port with what it kept."""
-        self._ours().start()
-
-    def _ours(self) -> _Launcher:
-        if self._launcher is None:
-            raise ServerError(f"the server at ${URL_VARIABLE} was not started here")
-        return self._launcher
+    variable = URL_VARIABLE
 
 
 @contextmanager
@@ -132,69 +102,28 @@ def redis_programs() -> Sequence[RedisProgram]:
     return found
 
 
-class _Launcher:
+class _Launcher(Launcher):
     """One server in a temporary folder."""
 
     def __init__(self, folder: Path, program: RedisProgram, settings: Sequence[str]) -> None:
-        self.folder = folder
-        self.port = 0
+        super().__init__(folder)
         self._program = program
         self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        self.port = self.port or free_port()
-        command = [
+    @property
+    def name(self) -> str:
+        return f"{self._program.version} from {self._program.origin}"
+
+    def command(self) -> Sequence[str]:
+        return [
             str(self._program.path),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
             *("--save", "", "--daemonize", "no", "--unixsocket", str(self.folder / "socket")),
             *self._settings,
         ]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,  # a Ctrl-C is for the tests, which then stop it in order
-            )
-        self._await_answer()
 
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def stop(self) -> None:
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(STOP_SECONDS)
-        self._process = None
-
-    @property
-    def _log(self) -> Path:
-        return self.folder / "server.log"
-
-    def _await_answer(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self._process is not None  # noqa: S101 - start has made it
-            if self._process.poll() is not None:
-                break
-            if _answers(self.folder / "socket"):
-                return
-            time.sleep(0.01)
-        raise ServerError(
-            f"{self._program.version} from {self._program.origin} did not come up:\n"
-            f"{tail(self._log)}"
-        )
+    def answers(self) -> bool:
+        return _answers(self.folder / "socket")
 
 
 def _answers(path: Path) -> bool:
