@@ -48,6 +48,7 @@ from saga_core.happening import (
     RetryRequested,
     SkipRequested,
     StartAhead,
+    StartDue,
     Started,
     StepDone,
     StepFailed,
@@ -85,6 +86,10 @@ def decide(
             return begun if later is None else _put_off(begun, later)
         case StartAhead(begins_at):
             return _still_ahead(state, begins_at)
+        case StartDue():
+            # On record before its first step runs: until then nothing can have been done.
+            begins = replace(state, status=SagaStatus.RUNNING, waiting_for=None)
+            return go_on(begins, (NewEntry(kind=EntryKind.BEGUN, step_id=state.step_id),))
         case DeadlinePassed(failure, token):
             return _fail_for_good(definition, state, outputs, failure, token, ())
         case StepDone():
@@ -231,7 +236,6 @@ def _step_failed(
     waiting = replace(
         tried,
         status=SagaStatus.SUSPENDED if delay else SagaStatus.RUNNING,
-        waiting_for=None,
         last_error=failure.error,
         error_code=failure.code,
     )

@@ -37,6 +37,7 @@ __all__ = [
     "RetryRequested",
     "SkipRequested",
     "StartAhead",
+    "StartDue",
     "Started",
     "StepDone",
     "StepFailed",
@@ -134,6 +135,11 @@ class StartAhead:
     """A saga was looked at before it is to begin, because something was sent to it."""
 
     begins_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StartDue:
+    """The time of a saga that is to begin later has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +327,7 @@ class Undecodable:
 Happened = (
     Started
     | StartAhead
+    | StartDue
     | DeadlinePassed
     | StepDone
     | StepFailed

@@ -119,11 +119,8 @@ class LiveSaga:
 
     @property
     def begins_at(self) -> datetime | None:
-        """When the saga is to begin, if it has not begun and that time has not come yet."""
-        begins_at = self.timing.begins_at
-        if begins_at is None or self.now >= begins_at:
-            return None
-        return begins_at if self.state.waiting_for == AT_START else None
+        """When the saga is to begin, if it has not begun."""
+        return self.timing.begins_at if self.state.waiting_for == AT_START else None
 
     @property
     def is_overdue(self) -> bool:

@@ -26,6 +26,7 @@ from saga_core.happening import (
     Probed,
     Recorded,
     StartAhead,
+    StartDue,
     StepDone,
     StepFailed,
     Undecodable,
@@ -199,13 +200,15 @@ class StepRunner:
 
 
 def _untimely(live: LiveSaga) -> Happened | None:
-    """Say why the step must not run now, if it must not."""
+    """Say what comes before the step, or instead of it, by the time."""
     left = live.time_left()
     if left is not None and left <= 0:
         late = SagaDeadlineError(f"{_deadline(live)} while {live.position} did not run")
         return DeadlinePassed(failure_of(late), uuid4())
     begins_at = live.begins_at
-    return None if begins_at is None else StartAhead(begins_at)
+    if begins_at is None:
+        return None
+    return StartAhead(begins_at) if live.now < begins_at else StartDue()
 
 
 def _deadline(live: LiveSaga) -> str:

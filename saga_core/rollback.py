@@ -31,6 +31,7 @@ from saga_core.happening import (
 )
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.timing import AT_START
 
 __all__ = [
     "begun_step",
@@ -84,6 +85,8 @@ def begun_step(definition: SagaDefinition, state: SagaState) -> StepSpec | None:
     """Return the step that is begun, if it is to be undone whether it was done or not."""
     if state.direction is Direction.ROLLBACK or state.step_id is None or state.step_input is None:
         return None
+    if state.waiting_for == AT_START:
+        return None  # nothing of the saga has run
     spec = definition.step(state.step_id)
     return spec if spec.undoes_maybe_done else None
 

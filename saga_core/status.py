@@ -78,6 +78,8 @@ class EntryKind(StrEnum):
     """A person brought a FAILED saga back; it holds its aggregate id again."""
     SCHEDULED = "scheduled"
     """The saga is to begin later; when, `output` says."""
+    BEGUN = "begun"
+    """The time of a saga that was to begin later has come."""
     DEADLINE = "deadline"
     """The saga has a deadline, or has none any more; `output` says."""
     COMMAND_IGNORED = "command_ignored"

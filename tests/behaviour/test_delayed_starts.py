@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
@@ -24,7 +25,7 @@ from saga_core.records import Signal
 from saga_core.status import SignalKind
 from saga_testing import ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
-from tests.behaviour.cast import HOUR, NAME, Story, fails, retry, saga
+from tests.behaviour.cast import HOUR, NAME, Number, Story, fails, retry, saga
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 DAY = timedelta(days=1)
@@ -56,6 +57,8 @@ async def test_delayed_saga_is_begun_by_a_worker_once_its_time_has_come(
     assert await one.orchestrator.run_due() == 1
     after = await one.see(saga_id)
     assert (after.status, after.waiting_for) == (SagaStatus.COMPLETED, None)
+    kinds = [entry.kind.value for entry in after.step_history]
+    assert kinds == ["scheduled", "begun", "completed", "completed"]
     assert story.log == ["do step_0", "do step_1"]
 
 
@@ -74,9 +77,9 @@ async def test_worker_does_not_begin_before_start_at(store: SagaStore) -> None:
     saga_id = await one.start(start_at=at)
     async with SagaWorker(one.orchestrator, poll_interval=timedelta(milliseconds=20)):
         await one.orchestrator.wait(saga_id, timeout=30)
-    (done,) = [e for e in (await one.see(saga_id)).step_history if e.step_id is not None]
-    assert done.kind is EntryKind.COMPLETED
-    assert done.at >= at
+    begun = (await one.see(saga_id)).step_history[1]
+    assert begun.kind is EntryKind.BEGUN
+    assert begun.at >= at
 
 
 async def test_start_at_in_the_past_is_due_at_once_for_a_worker(store: SagaStore) -> None:
@@ -147,6 +150,43 @@ async def test_saga_that_has_not_begun_can_be_cancelled(store: SagaStore) -> Non
     assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
     assert story.log == []
     assert await one.start(aggregation_id="a") != saga_id
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+async def test_first_step_of_a_saga_that_has_not_begun_has_surely_not_been_done(
+    store: SagaStore, how: str
+) -> None:
+    story = Story()
+    one = saga(store, story.uncertain())
+    if how == "cancel":
+        saga_id = await one.start(delay=HOUR)
+        await one.admin.cancel(saga_id)
+    else:
+        saga_id = await one.start(delay=HOUR, deadline=datetime.now(UTC) - HOUR)
+        await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
+    assert story.log == []
+
+
+async def test_step_that_was_cut_off_after_the_saga_had_begun_may_have_been_done(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    reached = asyncio.Event()
+
+    async def hang(_: Number, ctx: Any) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    one = saga(store, story.uncertain(hang))
+    saga_id = await one.start(delay=HOUR)
+    await harness.age(saga_id, HOUR)
+    driving = asyncio.create_task(one.orchestrator.run_due())
+    await reached.wait()
+    driving.cancel()
+    await asyncio.gather(driving, return_exceptions=True)
+    await one.admin.cancel(saga_id)
+    assert story.log == ["do step_0", "undo step_0 1->None"]
 
 
 async def test_person_may_begin_a_saga_before_its_time(store: SagaStore) -> None:

@@ -33,6 +33,7 @@ from saga_core.happening import (
     RetryRequested,
     SkipRequested,
     StartAhead,
+    StartDue,
     Started,
     StepDone,
     StepFailed,
@@ -125,6 +126,7 @@ class Life:
         )
         spec = self.made.step(step_id or "")
         never_ran = UNMAPPABLE.failure.error in [each.error for each in decision.history]
+        never_ran |= before.waiting_for == "start" and EntryKind.EVENT not in kinds
         if spec.undoes_maybe_done and not never_ran and before.step_input is not None:
             assert kinds[-1] is EntryKind.MAYBE_DONE
             assert decision.state.step_id == step_id
@@ -219,7 +221,7 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
         DeadlinePassed(Failure("E: late", "E"), uuid4()),
     ]
     if life.state.waiting_for == "start":
-        doing.append(StartAhead(SOON))
+        return data.draw(st.sampled_from([StartAhead(SOON), StartDue(), doing[-1]]))
     return data.draw(st.sampled_from(doing))
 
 

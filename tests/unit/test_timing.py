@@ -23,6 +23,7 @@ from saga_core.happening import (
     RetryRequested,
     SkipRequested,
     StartAhead,
+    StartDue,
     Started,
     Unmappable,
 )
@@ -175,13 +176,13 @@ def test_wait_ends_at_the_deadline_if_that_is_earlier(
     assert live.due_after(replace(decision, history=(told,))) == wanted
 
 
-def test_saga_begins_at_its_time_and_not_before() -> None:
+def test_saga_that_is_to_begin_later_has_done_nothing_until_that_is_on_record() -> None:
     ahead = replace(SUSPENDED, waiting_for="start")
     assert live_with(begins(2 * HOUR), state=ahead).begins_at == NOW + 2 * HOUR
-    assert live_with(begins(HOUR), state=ahead).begins_at is None
     assert live_with(begins(2 * HOUR), state=RUNNING).begins_at is None, "begun by a person"
-    tried = replace(SUSPENDED, attempt=1)
-    assert live_with(begins(2 * HOUR), state=tried).begins_at is None
+    begun = decide(MADE, ahead, {}, StartDue())
+    assert (begun.state, begun.drive) == (replace(RUNNING, token=ahead.token), True)
+    assert [entry.kind for entry in begun.history] == [EntryKind.BEGUN]
 
 
 def test_delayed_start_waits_with_its_first_input() -> None:
