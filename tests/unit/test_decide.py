@@ -40,6 +40,9 @@ from saga_core.happening import (
     Suspected,
     Undecodable,
     Unmappable,
+    Waits,
+    WaitsOn,
+    Woken,
     WorkerLost,
     told_in,
 )
@@ -52,6 +55,14 @@ MOST_STEPS = 5
 SOON = datetime(2030, 1, 1, tzinfo=UTC)
 UNMAPPABLE = Unmappable(Failure("E: map", "E", retryable=False))
 TOKEN = uuid4()
+ABOUT_WAITS = {
+    EntryKind.WAITING,
+    EntryKind.WOKEN,
+    EntryKind.EVENT,
+    EntryKind.COMMAND_IGNORED,
+    EntryKind.SUSPECTED,
+    EntryKind.RESUMED,
+}
 TERMINAL = [status for status in SagaStatus if status.is_terminal]
 
 
@@ -142,7 +153,12 @@ class Life:
         assert (state.token is None) == state.status.is_terminal
         rests = state.status.is_terminal or state.status is SagaStatus.STUCK or state.is_paused
         assert not (state.is_paused and not state.active)
-        assert (decision.due is None) == rests
+        waits = state.waiting_for == "event:Paid"
+        assert (decision.due is None) == rests or (waits and not decision.drive)
+        if waits:
+            kinds = {entry.kind for entry in decision.history}
+            assert kinds & ABOUT_WAITS, "an attempt that is over leaves no wait behind"
+            assert (before.step_id, before.direction) == (state.step_id, state.direction)
         assert not (decision.drive and rests)
         if decision.drive or state.status is SagaStatus.SUSPENDED:
             assert state.step_id is not None
@@ -193,6 +209,16 @@ def operator_requests(pause: Pause | None, step_id: str | None) -> st.SearchStra
     return st.sampled_from(requests)
 
 
+def waits_of(life: Life) -> list[Happened]:
+    if life.state.waiting_for == "event:Paid":
+        return [WaitsOn(None), WaitsOn(Due(at=SOON)), Woken(), Woken("{}", uuid4())]
+    return [
+        Waits("{}", "event:Paid", due, answered)
+        for due in (None, Due(at=SOON))
+        for answered in (False, True)
+    ]
+
+
 def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
     if life.state.direction is Direction.ROLLBACK:
         spec = life.made.step(life.state.step_id or "")
@@ -203,6 +229,7 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
             Compensated(uuid4()),
             CompensationFailed(failed, 0.5),
             Suspected(),
+            *waits_of(life),
         ]
         return data.draw(st.sampled_from(undoing))
     last = life.state.step_index + 1 == len(life.made.steps)
@@ -219,6 +246,7 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
         WorkerLost(3),
         Undecodable(Failure("E: old", "E")),
         DeadlinePassed(Failure("E: late", "E"), uuid4()),
+        *waits_of(life),
     ]
     if life.state.waiting_for == "start":
         return data.draw(st.sampled_from([StartAhead(SOON), StartDue(), doing[-1]]))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, Optional, TypeVar, Union
 
 import pytest
 from pydantic import BaseModel
 
-from saga_core import BaseStep, StepContext, TypeValidationError
+from saga_core import AwaitEvent, BaseStep, Sleep, StepContext, TypeValidationError
 from saga_core.step import CallShape
 
 T = TypeVar("T")
@@ -392,3 +393,33 @@ def test_users_step_needs_no_type_ignore(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_waits_are_no_output_of_a_step() -> None:
+    class Step(BaseStep[In, Out]):
+        async def execute(self, inp: In, ctx: StepContext) -> Out | AwaitEvent | Sleep:
+            return AwaitEvent(Out)
+
+        async def compensate(self, inp: In, out: Out, ctx: StepContext) -> AwaitEvent | None:
+            return None
+
+    class Nothing(BaseStep[In, None]):
+        async def execute(self, inp: In) -> Sleep | None: ...
+
+    class Several(BaseStep[In, Out | int]):
+        async def execute(self, inp: In) -> Out | int | AwaitEvent:
+            return 1
+
+        def compensate(self, inp: In, out: Out | int) -> AwaitEvent:
+            return AwaitEvent(Out)
+
+    signatures = [step.__saga_signature__ for step in (Step, Nothing, Several)]
+    assert [each.output_type for each in signatures if each] == [Out, type(None), Out | int]
+
+
+def test_step_that_only_waits_is_asked_what_it_puts_out() -> None:
+    with pytest.raises(TypeValidationError, match=r"like `-> None \| Sleep`"):
+
+        class Step(BaseStep[In, None]):
+            async def execute(self, inp: In) -> Sleep:
+                return Sleep(timedelta(1))
