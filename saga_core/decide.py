@@ -236,6 +236,7 @@ def _step_failed(
     waiting = replace(
         tried,
         status=SagaStatus.SUSPENDED if delay else SagaStatus.RUNNING,
+        waiting_for=None,
         last_error=failure.error,
         error_code=failure.code,
     )

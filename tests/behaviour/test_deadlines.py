@@ -9,14 +9,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import BaseModel
 
 from saga_core import (
+    AwaitEvent,
     Direction,
     EntryKind,
     SagaDefinitionError,
     SagaOrchestrator,
     SagaStatus,
     SagaStore,
+    Sleep,
 )
 from saga_testing import ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
@@ -137,6 +140,51 @@ async def test_event_after_the_deadline_does_not_bring_the_saga_on(
     await one.orchestrator.notify(saga_id=saga_id, token=token, event=1)
     assert (await one.see(saga_id)).error_code == CODE
     assert story.log == ["do step_0"]
+
+
+class Paid(BaseModel):
+    amount: int
+
+
+WISHES = {
+    "event": lambda: AwaitEvent(Paid),
+    "event in time": lambda: AwaitEvent(Paid, timeout=5 * HOUR),
+    "sleep": lambda: Sleep(5 * HOUR),
+}
+
+
+@pytest.mark.parametrize("wish", WISHES)
+async def test_wait_of_a_step_ends_at_the_deadline(
+    store: SagaStore, harness: StoreHarness, wish: str
+) -> None:
+    story = Story()
+    one = saga(store, story.step(), story.step(lambda _, ctx: WISHES[wish]()))
+    saga_id = await one.start(deadline=HOUR)
+    waiting = await one.see(saga_id)
+    assert waiting.status is SagaStatus.SUSPENDED
+    assert waiting.deadline_at == waiting.saga_deadline_at == waiting.created_at + HOUR
+    assert await one.orchestrator.run_due() == 0
+    await harness.age(saga_id, HOUR)
+    await one.orchestrator.run_due()
+    after = await one.see(saga_id)
+    assert (after.status, after.error_code) == (SagaStatus.COMPENSATED, CODE)
+    assert story.log == ["do step_0", "do step_1", "undo step_0 1->2"]
+
+
+async def test_event_before_the_deadline_is_waited_for_and_one_after_it_changes_nothing(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    def deed(_: Number, ctx: Any) -> Any:
+        return None if ctx.waits else AwaitEvent(Paid)
+
+    one = saga(store, Story().step(deed))
+    in_time, late = [await one.start(deadline=HOUR) for _ in range(2)]
+    await one.orchestrator.signal(saga_id=in_time, event=Paid(amount=1))
+    await harness.age(late, HOUR)
+    await one.orchestrator.signal(saga_id=late, event=Paid(amount=1))
+    await one.orchestrator.run_due()
+    assert (await one.see(in_time)).status is SagaStatus.COMPLETED
+    assert (await one.see(late)).error_code == CODE
 
 
 async def test_without_compensation_the_saga_fails_and_a_retry_makes_the_deadline_void(

@@ -78,6 +78,23 @@ async def test_step_is_entered_again_with_the_typed_event(store: SagaStore) -> N
     assert await inbox_of(store, saga_id) == [("e", True)]
 
 
+async def test_step_that_fails_after_its_event_waits_for_its_retry_alone(
+    store: SagaStore,
+) -> None:
+    def deed(_: Number, ctx: StepContext) -> Any:
+        if not ctx.waits:
+            return AwaitEvent(Paid)
+        raise ValueError("not enough")
+
+    one = saga(store, Story().step(deed), retry_policy=retry(2))
+    saga_id = await one.start()
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    await one.orchestrator.run_due()
+    waiting = await one.see(saga_id)
+    assert (waiting.status, waiting.waiting_for) == (SagaStatus.SUSPENDED, None)
+    assert waiting.deadline_at is not None
+
+
 async def test_early_events_are_kept_in_order_once_each(store: SagaStore) -> None:
     story = Story()
     one = saga(store, story.step(awaits()), story.step(awaits()), story.step(awaits()))
