@@ -222,7 +222,8 @@ def waits_of(life: Life) -> list[Happened]:
 def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
     if life.state.direction is Direction.ROLLBACK:
         spec = life.made.step(life.state.step_id or "")
-        if life.outputs[spec.step_id].maybe and spec.signature.probe and data.draw(st.booleans()):
+        asks = life.outputs[spec.step_id].maybe and spec.signature.probe
+        if asks and life.state.waiting_for is None and data.draw(st.booleans()):
             return data.draw(st.sampled_from([Probed(None, TOKEN), Probed("{}", TOKEN)]))
         failed = Failure("E: no", "E", retryable=data.draw(st.booleans()))
         undoing: list[Happened] = [
@@ -238,6 +239,9 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
     failure = Failure(
         "E: no", "E", retryable=data.draw(st.booleans()), unrecordable=data.draw(st.booleans())
     )
+    late = DeadlinePassed(Failure("E: late", "E"), uuid4())
+    if life.state.waiting_for == "start":
+        return data.draw(st.sampled_from([StartAhead(SOON), StartDue(), late]))
     doing: list[Happened] = [
         StepDone(life.state.step_input, "{}", uuid4(), following),
         StepDone(life.state.step_input, "{}", uuid4(), following),
@@ -245,11 +249,9 @@ def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
         Suspected(),
         WorkerLost(3),
         Undecodable(Failure("E: old", "E")),
-        DeadlinePassed(Failure("E: late", "E"), uuid4()),
+        late,
         *waits_of(life),
     ]
-    if life.state.waiting_for == "start":
-        return data.draw(st.sampled_from([StartAhead(SOON), StartDue(), doing[-1]]))
     return data.draw(st.sampled_from(doing))
 
 
