@@ -250,6 +250,64 @@ class SagaAdmin:
         order = order_of(SignalKind.SKIP_COMPENSATION, by, step_id=record.state.step_id)
         await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
+    async def retry_from(
+        self,
+        saga_id: UUID,
+        step_id: str,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Go back to a step that is done, and do it and those after it once more.
+
+        What they have put out counts no more, neither for maps nor in snapshots; their new runs
+        have new idempotency keys. The step's input is computed anew. A later rollback undoes all
+        that was done, with its own input and output, the newest first.
+
+        From RUNNING, SUSPENDED, STUCK and FAILED before compensation has begun, unless paused;
+        refused for a step that is not done, to before a pivot that is done, and for a saga that
+        was upcast on its way. A FAILED saga takes its aggregate again, and a saga's deadline that
+        has passed is void. If somebody drives the saga, the command is put into its inbox and
+        the step in flight is finished and recorded first. `wait` drives the saga on in this
+        task, or waits for whoever does.
+        """
+        by = _operator(actor, reason)
+        if not isinstance(step_id, str) or not step_id:
+            raise SagaStateError(f"retry_from: step_id must be a step's id, got {step_id!r}")
+        order = order_of(SignalKind.RETRY_FROM, by, step_id=step_id)
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
+
+    async def edit_input(
+        self,
+        saga_id: UUID,
+        new_input: Any,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Give the current step another input, and try it anew with its attempts counted anew.
+
+        From RUNNING, SUSPENDED and STUCK before compensation has begun. The input is validated
+        against the step's type (`PayloadError`) before anything is written. Another input is
+        another idempotency key: what attempts with the old one did stays done, unless the step
+        is `compensate_when="maybe_done"`, when a rollback undoes that too. A wait begins anew; a
+        saga that is paused, or has not begun, takes the input and rests on; a deadline that has
+        passed is void. If somebody drives the saga, the command is put into its inbox and taken
+        unless the attempt in flight completes the step. `wait` drives the saga on in this task,
+        or waits for whoever does.
+        """
+        by = _operator(actor, reason)
+        live = await self._engine.look_at(await self._engine.store.load(saga_id))
+        step_id, text = live.state.step_id, None
+        if step_id is not None and live.state.direction is Direction.FORWARD:
+            step = live.definition.step(step_id)
+            what = f"new_input for step '{step_id}'"
+            text, _ = step.input.roundtrip(new_input, what=what, limits=self._engine.limits)
+        order = order_of(SignalKind.EDIT_INPUT, by, step_id=step_id, new_input=text)
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
+
     async def abort(
         self,
         saga_id: UUID,

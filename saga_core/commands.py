@@ -16,18 +16,22 @@ class Command:
 
     by: Operator
     step_id: str | None = None
-    """Which step it is about, where it is about one."""
+    """The step that it is about, if it is about one."""
+    input: str | None = None
+    """That step's new input, JSON."""
 
     def encode(self) -> str:
         """Return the signal's payload."""
-        value = {"actor": self.by.actor, "reason": self.by.reason}
+        parts = {"actor": self.by.actor, "reason": self.by.reason}
         if self.step_id is not None:
-            value["step_id"] = self.step_id
-        return encode_json(value, what="command")
+            parts["step_id"] = self.step_id
+        if self.input is not None:
+            parts["input"] = self.input
+        return encode_json(parts, what="command")
 
     @classmethod
     def decode(cls, payload: str) -> Command:
         """Read a payload that `encode` has made."""
         value = decode_json(payload, what="command")
         by = Operator(actor=value["actor"], reason=value["reason"])
-        return cls(by, value.get("step_id"))
+        return cls(by, value.get("step_id"), value.get("input"))

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
-from saga_core import pausing, rollback, waits
+from saga_core import amending, pausing, rollback, waits
 from saga_core.deciding import (
     current_step,
     end_as,
@@ -23,6 +23,7 @@ from saga_core.deciding import (
     require_unpaused,
     rest,
     try_again,
+    void_deadline,
 )
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.happening import (
@@ -34,18 +35,19 @@ from saga_core.happening import (
     CompensationSkipRequested,
     DeadlinePassed,
     Decision,
+    EditRequested,
     EventArrived,
     Failure,
     Happened,
     Mapped,
     MovedToVersion,
     NextInput,
-    Operator,
     PauseRequested,
     Probed,
     Recorded,
     ResumeRequested,
     RetryRequested,
+    ReturnRequested,
     SkipRequested,
     StartAhead,
     StartDue,
@@ -63,7 +65,7 @@ from saga_core.happening import (
 from saga_core.moving import move_to_version
 from saga_core.records import Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
-from saga_core.timing import AT_START, DEADLINE_VOID
+from saga_core.timing import AT_START
 
 __all__ = ["decide", "ignore_command"]
 
@@ -110,6 +112,10 @@ def decide(
             return _skip_requested(definition, state, outputs, happened)
         case CompensationRequested():
             return rollback.compensation_requested(definition, state, outputs, happened)
+        case EditRequested():
+            return amending.edit_requested(definition, state, happened)
+        case ReturnRequested():
+            return amending.return_requested(definition, state, outputs, happened)
         case PauseRequested():
             return pausing.pause_requested(state, happened)
         case ResumeRequested():
@@ -157,6 +163,7 @@ def _begin(
     next_input: NextInput,
     token: UUID,
     history: tuple[NewEntry, ...],
+    generation: int = 0,
 ) -> Decision:
     at_step = SagaState(
         status=SagaStatus.RUNNING,
@@ -164,6 +171,7 @@ def _begin(
         step_index=spec.index,
         step_input=next_input.text if isinstance(next_input, Mapped) else None,
         token=token,
+        generation=generation,
     )
     if isinstance(next_input, Unmappable):
         return _fail_for_good(definition, at_step, outputs, next_input.failure, token, history)
@@ -211,7 +219,9 @@ def _advance(
 ) -> Decision:
     if next_input is not None:
         following = definition.steps[spec.index + 1]
-        return _begin(definition, outputs, following, next_input, token, entries)
+        # It never falls, so that a saga which went back uses no idempotency key again.
+        generation = state.generation
+        return _begin(definition, outputs, following, next_input, token, entries, generation)
     finished = SagaState(
         status=SagaStatus.COMPLETED, active=False, step_index=len(definition.steps)
     )
@@ -309,7 +319,7 @@ def _retry_requested(
     require_unpaused(state, "retry_step")
     entries = request_entries(state, EntryKind.RETRY_REQUESTED, asked.by)
     if asked.overdue and not rolling_back:
-        entries += (_void_deadline(asked.by),)
+        entries += (void_deadline(asked.by),)
     again = replace(
         state,
         status=SagaStatus.COMPENSATING if rolling_back else SagaStatus.RUNNING,
@@ -347,7 +357,7 @@ def _skip_requested(
         actor=asked.by.actor,
         reason=asked.by.reason,
     )
-    entries = (entry, _void_deadline(asked.by)) if asked.overdue else (entry,)
+    entries = (entry, void_deadline(asked.by)) if asked.overdue else (entry,)
     return _advance(definition, state, outputs, spec, asked.next_input, asked.token, entries)
 
 
@@ -377,11 +387,6 @@ def _with_input(state: SagaState, mapped: Mapped) -> SagaState:
     # Providers refuse a known idempotency key with other parameters.
     generation = state.generation + (1 if state.step_input is not None else 0)
     return replace(state, step_input=mapped.text, generation=generation)
-
-
-def _void_deadline(by: Operator) -> NewEntry:
-    """Take a deadline that has passed away: who asks for more forward work has seen it."""
-    return NewEntry(kind=EntryKind.DEADLINE, output=DEADLINE_VOID, actor=by.actor, reason=by.reason)
 
 
 def _suspected(state: SagaState) -> Decision:

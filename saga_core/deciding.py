@@ -10,6 +10,7 @@ from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Failure, Operator
 from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
 from saga_core.status import EntryKind, SagaStatus
+from saga_core.timing import DEADLINE_VOID
 
 __all__ = [
     "current_step",
@@ -22,6 +23,7 @@ __all__ = [
     "require_unpaused",
     "rest",
     "try_again",
+    "void_deadline",
 ]
 
 
@@ -82,6 +84,11 @@ def require_unpaused(state: SagaState, command: str) -> None:
             f"{command}: the saga is {state.status} and paused; resume it first, or cancel or "
             "abort it"
         )
+
+
+def void_deadline(by: Operator) -> NewEntry:
+    """Take a deadline that has passed away: who asks for more forward work has seen it."""
+    return NewEntry(kind=EntryKind.DEADLINE, output=DEADLINE_VOID, actor=by.actor, reason=by.reason)
 
 
 def go_on(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:

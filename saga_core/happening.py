@@ -6,7 +6,6 @@ part of what happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -22,6 +21,7 @@ __all__ = [
     "CompensationSkipRequested",
     "DeadlinePassed",
     "Decision",
+    "EditRequested",
     "EventArrived",
     "Failure",
     "Happened",
@@ -35,6 +35,7 @@ __all__ = [
     "Recorded",
     "ResumeRequested",
     "RetryRequested",
+    "ReturnRequested",
     "SkipRequested",
     "StartAhead",
     "StartDue",
@@ -49,7 +50,6 @@ __all__ = [
     "Woken",
     "WORKER_LOST",
     "WorkerLost",
-    "told_in",
 ]
 
 
@@ -85,16 +85,6 @@ class Recorded:
         if entry.output is None or not told:
             return None
         return cls(entry.input, entry.output, maybe=kind is EntryKind.MAYBE_DONE)
-
-
-def told_in(history: Iterable[NewEntry]) -> dict[str, Recorded]:
-    """Return what entries of one commit say of outputs, by step id."""
-    told: dict[str, Recorded] = {}
-    for entry in history:
-        recorded = Recorded.of(entry)
-        if entry.step_id is not None and recorded is not None:
-            told[entry.step_id] = recorded
-    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +260,32 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class EditRequested:
+    by: Operator
+    step_id: str
+    """The step that the input is for."""
+    input: str
+    token: UUID
+    due: Due | None
+    """When the saga would be looked at as it stands."""
+    overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRequested:
+    """A saga is to go on from a step that it has done already."""
+
+    by: Operator
+    step_id: str
+    next_input: NextInput | None
+    """None if it is not done."""
+    token: UUID
+    overdue: bool = False
+    upcast: bool = False
+    """Whether what it has done was done by another version of its definition."""
+
+
+@dataclass(frozen=True, slots=True)
 class PauseRequested:
     by: Operator
     due: Due | None
@@ -338,6 +354,8 @@ Happened = (
     | RetryRequested
     | SkipRequested
     | CompensationRequested
+    | EditRequested
+    | ReturnRequested
     | PauseRequested
     | ResumeRequested
     | CompensationSkipRequested

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,8 +13,9 @@ from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
-from saga_core.happening import Decision, NextInput, Pause, Recorded, told_in
+from saga_core.happening import Decision, NextInput, Pause, Recorded
 from saga_core.mapping import input_context, map_input
+from saga_core.outputs import Outputs
 from saga_core.pausing import read_pause
 from saga_core.records import (
     DUE_NOW,
@@ -30,6 +31,7 @@ from saga_core.rests import Rests
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.step import StepContext
 from saga_core.timing import AT_START, Timing, deadline_applies
+from saga_core.versions import was_upcast
 
 __all__ = ["LiveSaga", "Unwritten"]
 
@@ -80,7 +82,8 @@ class LiveSaga:
         """The loop time until which the lease is surely ours."""
         self.call = StepCall()
         self.unwritten: Unwritten | None = None
-        self.outputs: dict[str, Recorded] = told_in(record.outputs)
+        self._was_upcast = was_upcast(record)
+        self.outputs = Outputs(record.outputs)
         self.rests = Rests(record, signals, lambda: self.now)
         """What the current step waits for, and what has come."""
         self._limits = limits
@@ -103,6 +106,11 @@ class LiveSaga:
         self._events += [decode_json(each.payload, what="event") for each in self._unread]
         self._unread = ()
         return self._events
+
+    @property
+    def was_upcast(self) -> bool:
+        """Whether the saga was moved to another version of its definition on its way."""
+        return self._was_upcast or self.unwritten is not None
 
     @property
     def position(self) -> str:
@@ -174,7 +182,10 @@ class LiveSaga:
         for entry in decision.history:
             if entry.kind is EntryKind.PAUSED:
                 self.pause = read_pause(entry, None)
-        self.outputs.update(told_in(decision.history))
+        self.outputs.hear(decision.history)
+        for entry in decision.history:
+            if entry.kind is EntryKind.VOIDED:
+                self._values.pop(entry.step_id or "", None)
         self.rests.applied(decision)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
@@ -190,11 +201,18 @@ class LiveSaga:
             self._values[step_id] = spec.output.decode(text, what=f"output of step '{step_id}'")
         return self._values[step_id]
 
-    def map_input(self, spec: StepSpec) -> NextInput:
-        """Compute a step's input from what is on record."""
+    def map_input(self, spec: StepSpec, *, once_more: bool = False) -> NextInput:
+        """Compute a step's input from what is on record.
+
+        Of a step that is done and to be done once more, from the steps before it.
+        """
         if spec.depends_on:
             return map_input(spec, self._dependencies(spec), self._limits)
-        return map_input(spec, lambda: (self._input_context(),), self._limits)
+        outputs: Mapping[str, Recorded] = self.outputs
+        if once_more:
+            before = [each.step_id for each in self.definition.steps[: spec.index]]
+            outputs = {step_id: outputs[step_id] for step_id in before if step_id in outputs}
+        return map_input(spec, lambda: (self._input_context(outputs),), self._limits)
 
     def _dependencies(self, spec: StepSpec) -> Callable[[], tuple[Any, ...]]:
         return lambda: tuple(self.output_of(step_id) for step_id in spec.depends_on)
@@ -232,8 +250,8 @@ class LiveSaga:
             woken=self.rests.woken,
         )
 
-    def _input_context(self) -> InputContext:
-        return input_context(self._initial_data(), self.outputs, self._read_events())
+    def _input_context(self, outputs: Mapping[str, Recorded]) -> InputContext:
+        return input_context(self._initial_data(), outputs, self._read_events())
 
 
 def _due_of(record: SagaRecord) -> Due | None:

@@ -14,11 +14,12 @@ from saga_core.happening import (
     CompensationRequested,
     CompensationSkipRequested,
     Decision,
+    EditRequested,
     Happened,
     Pause,
     PauseRequested,
     ResumeRequested,
-    told_in,
+    ReturnRequested,
 )
 from saga_core.live import LiveSaga
 from saga_core.pausing import read_pause
@@ -51,9 +52,9 @@ def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
         undoes = signal.kind in (SignalKind.COMPENSATE, SignalKind.CANCEL)
         if undoes and state.direction is Direction.ROLLBACK and not state.is_paused:
             raise SagaStateError(f"{_NAMES[signal.kind]}: the saga is {state.status} already")
-        happened = happening_of(signal.kind, command, due=before.due, pause=pause)
+        happened = happening_of(live, signal.kind, command, due=before.due, pause=pause)
         # An earlier command of the lot may have begun the rollback, with more to be undone.
-        outputs = {**live.outputs, **told_in(before.history)}
+        outputs = live.outputs.after(before.history)
         decision = decide(live.definition, state, outputs, happened)
     except SagaStateError as error:
         ignored = ignore_command(state, before.due, reason=str(error), actor=command.by.actor)
@@ -65,7 +66,7 @@ _NAMES = {SignalKind.COMPENSATE: "compensate_step", SignalKind.CANCEL: "cancel"}
 
 
 def happening_of(
-    kind: SignalKind, command: Command, *, due: Due | None, pause: Pause | None
+    live: LiveSaga, kind: SignalKind, command: Command, *, due: Due | None, pause: Pause | None
 ) -> Happened:
     """Return what a command asks of a saga that is due at `due`, paused as `pause` says."""
     match kind:
@@ -79,5 +80,17 @@ def happening_of(
             return CompensationRequested(command.by, uuid4(), _NAMES[kind])
         case SignalKind.SKIP_COMPENSATION:
             return CompensationSkipRequested(command.by, command.step_id, uuid4())
+        case SignalKind.EDIT_INPUT:
+            step_id, text = command.step_id or "", command.input or "null"
+            return EditRequested(command.by, step_id, text, uuid4(), due, live.is_overdue)
+        case SignalKind.RETRY_FROM:
+            step_id = command.step_id or ""
+            done = step_id in live.outputs and not live.outputs[step_id].maybe
+            mapped = None
+            if done:
+                mapped = live.map_input(live.definition.step(step_id), once_more=True)
+            return ReturnRequested(
+                command.by, step_id, mapped, uuid4(), live.is_overdue, live.was_upcast
+            )
         case SignalKind.EVENT | SignalKind.TYPED_EVENT:
             raise ValueError("an event is no command")

@@ -35,13 +35,18 @@ class Order:
 
 
 def order_of(
-    kind: SignalKind, by: Operator, *, step_id: str | None = None, readable: bool = True
+    kind: SignalKind,
+    by: Operator,
+    *,
+    step_id: str | None = None,
+    new_input: str | None = None,
+    readable: bool = True,
 ) -> Order:
     """Return an order that means the same to a driver as to a saga that nobody drives."""
-    command = Command(by, step_id)
+    command = Command(by, step_id, new_input)
 
     def happened(_: SagaRecord, live: LiveSaga) -> Happened:
-        return happening_of(kind, command, due=live.due, pause=live.pause)
+        return happening_of(live, kind, command, due=live.due, pause=live.pause)
 
     return Order(happened, kind, command.encode(), readable)
 

@@ -9,11 +9,11 @@ from typing import Any
 from saga_core.codec import decode_json, encode_json
 from saga_core.deciding import go_on, require, rest
 from saga_core.errors import SagaStateError
-from saga_core.happening import Decision, Pause, PauseRequested, ResumeRequested
+from saga_core.happening import Decision, Operator, Pause, PauseRequested, ResumeRequested
 from saga_core.records import DUE_NOW, RESUME, Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 
-__all__ = ["pause_requested", "read_pause", "resume_requested"]
+__all__ = ["pause_requested", "paused_entry", "read_pause", "resume_requested"]
 
 _MOVES = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
 
@@ -23,14 +23,7 @@ def pause_requested(state: SagaState, asked: PauseRequested) -> Decision:
     require(state, "pause", state.status in _MOVES, "RUNNING, SUSPENDED or COMPENSATING")
     if state.is_paused:
         raise SagaStateError(f"pause: the saga is {state.status} and paused already")
-    entry = NewEntry(
-        kind=EntryKind.PAUSED,
-        step_id=state.step_id,
-        attempt=state.attempt,
-        output=_text(Pause(state.status, state.waiting_for, asked.due)),
-        actor=asked.by.actor,
-        reason=asked.by.reason,
-    )
+    entry = paused_entry(state, Pause(state.status, state.waiting_for, asked.due), asked.by)
     rolling_back = state.direction is Direction.ROLLBACK
     status = SagaStatus.COMPENSATING if rolling_back else SagaStatus.SUSPENDED
     return rest(replace(state, status=status, waiting_for=RESUME), (entry,))
@@ -55,6 +48,18 @@ def resume_requested(state: SagaState, asked: ResumeRequested) -> Decision:
     if pause.status is SagaStatus.RUNNING or pause.due in (None, DUE_NOW):
         return go_on(before, (entry,))
     return Decision(before, (entry,), drive=False, due=pause.due)
+
+
+def paused_entry(state: SagaState, pause: Pause, by: Operator) -> NewEntry:
+    """Return the entry that says how a paused saga goes on."""
+    return NewEntry(
+        kind=EntryKind.PAUSED,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        output=_text(pause),
+        actor=by.actor,
+        reason=by.reason,
+    )
 
 
 def read_pause(entry: NewEntry, at: datetime | None) -> Pause:

@@ -34,6 +34,7 @@ from saga_core.happening import (
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
+from saga_core.outputs import thing_of
 from saga_core.status import Direction
 from saga_core.waking import wait_again, wake_up
 
@@ -50,7 +51,7 @@ def _asks(live: LiveSaga) -> Recorded | None:
     """Return what a probe is asked for next, if the saga is at a step that has one to be asked."""
     if live.state.direction is Direction.FORWARD or live.state.step_id is None:
         return None
-    recorded = live.outputs[live.state.step_id]
+    recorded = thing_of(live.outputs, live.state)
     has_probe = live.definition.step(live.state.step_id).signature.probe is not None
     return recorded if recorded.maybe and has_probe else None
 
@@ -131,7 +132,7 @@ class StepRunner:
 
     async def _undo(self, live: LiveSaga) -> Happened:
         spec = live.definition.step(live.state.step_id or "")
-        recorded = live.outputs[spec.step_id]
+        recorded = thing_of(live.outputs, live.state)
         what = f"step '{spec.step_id}'"
         try:
             inp = spec.input.decode(recorded.input or "null", what=f"input of {what}")

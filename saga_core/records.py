@@ -24,7 +24,7 @@ from saga_core.parts import (
     Signal,
     StoredSignal,
 )
-from saga_core.status import SagaStatus
+from saga_core.status import EntryKind, SagaStatus
 
 __all__ = [
     "DUE_NOW",
@@ -205,12 +205,16 @@ class SagaRecord:
 
     @property
     def step_outputs(self) -> Mapping[str, HistoryEntry]:
-        """The entries that hold what steps have put out, the newest of each, by step id."""
-        return {
-            entry.step_id: entry
-            for entry in self.outputs
-            if entry.kind.is_step_output and entry.step_id is not None
-        }
+        """The entries that hold what steps have put out, the newest of each that counts, by id."""
+        outputs: dict[str, HistoryEntry] = {}
+        for entry in self.outputs:
+            if entry.step_id is None:
+                continue
+            if entry.kind is EntryKind.VOIDED:
+                outputs.pop(entry.step_id, None)
+            elif entry.kind.is_step_output:
+                outputs[entry.step_id] = entry
+        return outputs
 
     @property
     def is_held(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from saga_core.happening import (
     Probed,
     Recorded,
 )
+from saga_core.outputs import Outputs, Thing, thing_of
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START
@@ -39,6 +40,7 @@ __all__ = [
     "compensation_failed",
     "compensation_requested",
     "compensation_skip_requested",
+    "maybe_entry",
     "probed",
     "roll_back",
 ]
@@ -54,24 +56,17 @@ def roll_back(
 ) -> Decision:
     """Go on with the newest step before index `before` that was done and can be undone.
 
+    In a saga that went back, with the newest thing that was done, also where it counts no more.
     When the rollback begins, that may be the current step, which nobody knows to be done or not.
     """
     begun = begun_step(definition, state)
     if begun is not None:
-        # Its input is on record with this entry, its generation for whoever asks for it.
-        maybe = NewEntry(
-            kind=EntryKind.MAYBE_DONE,
-            step_id=begun.step_id,
-            attempt=state.attempt,
-            input=state.step_input,
-            output=f'{{"generation":{state.generation}}}',
-        )
-        return go_on(_at(state, begun, token), (*history, maybe))
-    for index in range(before - 1, -1, -1):
-        spec = definition.steps[index]
-        recorded = outputs.get(spec.step_id)
-        if recorded is not None and recorded.input is not None and spec.can_compensate:
-            return go_on(_at(state, spec, token), history)
+        number = outputs.times(begun.step_id) if isinstance(outputs, Outputs) else 0
+        return go_on(_at(state, begun, token, number), (*history, maybe_entry(state)))
+    for thing in _left(definition, state, outputs, before):
+        spec = definition.step(thing.step_id)
+        if thing.recorded.input is not None and spec.can_compensate:
+            return go_on(_at(state, spec, token, thing.number), history)
     undone = replace(
         end_as(state, SagaStatus.COMPENSATED),
         direction=Direction.ROLLBACK,
@@ -79,6 +74,38 @@ def roll_back(
         step_index=0,
     )
     return rest(undone, history)
+
+
+def maybe_entry(state: SagaState) -> NewEntry:
+    """Return the entry that says that the current step may have been done.
+
+    It has the step's input, and its generation for whoever asks for it.
+    """
+    return NewEntry(
+        kind=EntryKind.MAYBE_DONE,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        input=state.step_input,
+        output=f'{{"generation":{state.generation}}}',
+    )
+
+
+def _left(
+    definition: SagaDefinition, state: SagaState, outputs: Mapping[str, Recorded], before: int
+) -> Iterator[Thing]:
+    """Yield what was done before index `before`, newest first."""
+    if not isinstance(outputs, Outputs) or not outputs.went_back:
+        for index in range(before - 1, -1, -1):
+            step_id = definition.steps[index].step_id
+            if step_id in outputs:
+                yield Thing(step_id, 0, outputs[step_id])
+        return
+    passed = state.direction is Direction.FORWARD
+    for thing in reversed(outputs.things):
+        is_current = (thing.step_id, thing.number) == (state.step_id, state.generation)
+        if passed or (is_current and before > state.step_index):
+            yield thing
+        passed = passed or is_current
 
 
 def begun_step(definition: SagaDefinition, state: SagaState) -> StepSpec | None:
@@ -91,8 +118,8 @@ def begun_step(definition: SagaDefinition, state: SagaState) -> StepSpec | None:
     return spec if spec.undoes_maybe_done else None
 
 
-def _at(state: SagaState, spec: StepSpec, token: UUID) -> SagaState:
-    """Return the state in which a step is about to be undone."""
+def _at(state: SagaState, spec: StepSpec, token: UUID, number: int) -> SagaState:
+    """Return the state in which a step is about to be undone, `number` of the times it was done."""
     return replace(
         state,
         status=SagaStatus.COMPENSATING,
@@ -102,7 +129,7 @@ def _at(state: SagaState, spec: StepSpec, token: UUID) -> SagaState:
         step_index=spec.index,
         step_input=None,
         token=token,
-        generation=0,
+        generation=number,
         attempt=0,
         waiting_for=None,
     )
@@ -131,7 +158,7 @@ def probed(
         kind=EntryKind.PROBED,
         step_id=spec.step_id,
         attempt=state.attempt + 1,
-        input=outputs[spec.step_id].input,
+        input=thing_of(outputs, state).input,
         output=answer.output,
     )
     if answer.output is not None:
@@ -182,7 +209,8 @@ def compensation_requested(
             f"'{definition.pivot.step_id}', is done, so there is no way back. It can only go on: "
             "use retry_step or skip_step where it is stuck, or abort to end it as it is."
         )
-    nothing = not outputs and begun_step(definition, state) is None
+    went_back = isinstance(outputs, Outputs) and outputs.went_back
+    nothing = not outputs and not went_back and begun_step(definition, state) is None
     if nothing and (asked.command != "cancel" or not state.active):
         raise SagaStateError(
             f"{asked.command}: the saga is {state.status} and no step was completed, so there is "

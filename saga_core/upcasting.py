@@ -15,7 +15,7 @@ from saga_core.happening import Mapped, MovedToVersion
 from saga_core.live import LiveSaga, Unwritten
 from saga_core.records import HistoryEntry, NewEntry, SagaRecord, StoredSignal
 from saga_core.registry import Registry, Route
-from saga_core.status import Direction
+from saga_core.status import Direction, EntryKind
 from saga_core.timing import AT_START
 from saga_core.upcaster import DoneStep, SagaInFlight
 from saga_core.versions import Move, NewOutput, as_driven, tag_of
@@ -94,6 +94,11 @@ class _Upcast:
     def apply(self) -> tuple[SagaRecord, NewEntry]:
         """Return the saga as the new version drives it, and the entry that says so."""
         record = self._record
+        if any(entry.kind is EntryKind.VOIDED for entry in record.outputs):
+            raise _RefusedError(
+                "it went back to an earlier step or input, and what it did before must be undone "
+                "by the version that did it"
+            )
         before = self._in_flight()
         after = self._converted()
         if (after.saga_id, after.direction) != (before.saga_id, before.direction):

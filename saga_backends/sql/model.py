@@ -119,6 +119,8 @@ class SagaStateMixin:
                     step_id: outputs[step_id] if value is None else json.loads(value.output)
                     for step_id, value in move.outputs.items()
                 }
+            elif entry.kind == EntryKind.VOIDED:
+                outputs.pop(entry.step_id, None)
             elif entry.step_id is not None and EntryKind(entry.kind).is_step_output:
                 outputs[entry.step_id] = entry.output
         return {

@@ -39,12 +39,7 @@ BEING_MADE = {
     "Sleep",
     "add_step(compensate_when=",
     "add_step(pivot=",
-    "cancel",
-    "edit_input",
     "notify_detailed",
-    "pause",
-    "resume",
-    "retry_from",
     "signal",
     "skip_compensation",
 }

@@ -44,8 +44,8 @@ from saga_core.happening import (
     WaitsOn,
     Woken,
     WorkerLost,
-    told_in,
 )
+from saga_core.outputs import Outputs
 from saga_core.pausing import read_pause
 from saga_core.records import DUE_NOW, Due, SagaState
 from saga_core.status import Direction, EntryKind
@@ -100,7 +100,7 @@ class Life:
 
     made: SagaDefinition
     state: SagaState
-    outputs: dict[str, Recorded] = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=Outputs)
     undone: list[int] = field(default_factory=list)
     left: set[int] = field(default_factory=set)
     """Steps that a person left as they were, or that a probe did not find."""
@@ -123,7 +123,7 @@ class Life:
         self.state = decision.state
 
     def keep(self, decision: Decision) -> None:
-        self.outputs.update(told_in(decision.history))
+        self.outputs.hear(decision.history)
 
     def past_pivot(self) -> bool:
         return self.made.pivot is not None and self.made.pivot.step_id in self.outputs
@@ -265,7 +265,7 @@ def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) 
     for _ in range(25):
         resting = life.state.status in TERMINAL or life.state.is_paused
         if resting or data.draw(st.integers(0, 5)) == 0:
-            before, kept = life.state, dict(life.outputs)
+            before, kept = life.state, life.outputs.after(())
             request = data.draw(operator_requests(life.pause, before.step_id))
             last = before.step_index + 1 >= len(made.steps)
             if isinstance(request, SkipRequested) and last:

@@ -38,10 +38,23 @@ def test_done_and_skipped_steps_have_outputs(kind: EntryKind) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in EntryKind if kind.value not in ("completed", "skipped", "upcast")]
+    "kind",
+    [kind for kind in EntryKind if kind.value not in ("completed", "skipped", "upcast", "voided")],
 )
 def test_output_of_any_other_entry_is_no_output_of_its_step(kind: EntryKind) -> None:
     done = NewEntry(kind=EntryKind.COMPLETED, step_id="pay", output="7")
     record = record_with(done, NewEntry(kind=kind, step_id="pay", output='{"for":"event"}'))
     assert SagaSnapshot.of(record).outputs == {"pay": 7}
     assert list(record.step_outputs.values()) == [record.outputs[0]]
+
+
+def test_output_that_was_voided_counts_no_more_until_the_step_is_done_again() -> None:
+    done = NewEntry(kind=EntryKind.COMPLETED, step_id="pay", output="7")
+    other = NewEntry(kind=EntryKind.COMPLETED, step_id="ship", output="8")
+    voided = NewEntry(kind=EntryKind.VOIDED, step_id="pay", output="null")
+    assert SagaSnapshot.of(record_with(done, other, voided)).outputs == {"ship": 8}
+    again = NewEntry(kind=EntryKind.COMPLETED, step_id="pay", output="9")
+    assert SagaSnapshot.of(record_with(done, other, voided, again)).outputs == {
+        "ship": 8,
+        "pay": 9,
+    }

@@ -1,0 +1,142 @@
+"""The rules of what a person changes in a saga that goes forward: a step's input, and the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from saga_core.deciding import go_on, request_entries, require, require_unpaused, void_deadline
+from saga_core.definition import SagaDefinition
+from saga_core.errors import SagaStateError
+from saga_core.happening import (
+    WORKER_LOST,
+    Decision,
+    EditRequested,
+    Mapped,
+    Pause,
+    Recorded,
+    ReturnRequested,
+)
+from saga_core.pausing import paused_entry
+from saga_core.records import NewEntry, SagaState
+from saga_core.rollback import begun_step, maybe_entry
+from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.timing import AT_START
+
+__all__ = ["edit_requested", "return_requested"]
+
+_BEFORE = "before compensation has begun"
+
+
+def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequested) -> Decision:
+    """Try the current step anew, with another input and so with another idempotency key.
+
+    A saga that is paused, or has not begun, takes the input and rests on.
+    """
+    moves = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.STUCK)
+    allowed = moves and state.direction is Direction.FORWARD
+    require(state, "edit_input", allowed, f"RUNNING, SUSPENDED or STUCK, {_BEFORE}")
+    if state.step_id != asked.step_id:
+        raise SagaStateError(
+            f"edit_input: the saga is {state.status} and has come to step '{state.step_id}'; the "
+            f"new input is for step '{asked.step_id}'"
+        )
+    changes = asked.input != state.step_input
+    entry = NewEntry(
+        kind=EntryKind.INPUT_EDITED,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        input=asked.input,
+        actor=asked.by.actor,
+        reason=asked.by.reason,
+    )
+    entries = (*(_left_behind(definition, state) if changes else ()), entry)
+    if asked.overdue:
+        entries += (void_deadline(asked.by),)
+    edited = replace(
+        state,
+        step_input=asked.input,
+        token=asked.token,
+        # Providers refuse a known idempotency key with other parameters.
+        generation=state.generation + (changes and state.step_input is not None),
+        attempt=0,
+        error_code=None if state.error_code == WORKER_LOST else state.error_code,
+    )
+    if state.is_paused:
+        # Whatever it waited for, it waited for with the old input.
+        entries += (paused_entry(edited, Pause(SagaStatus.RUNNING, None, None), asked.by),)
+        return Decision(edited, entries, drive=False, due=None)
+    if state.waiting_for == AT_START:
+        return Decision(edited, entries, drive=False, due=asked.due)
+    return go_on(replace(edited, status=SagaStatus.RUNNING, waiting_for=None), entries)
+
+
+def return_requested(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    asked: ReturnRequested,
+) -> Decision:
+    """Do the steps from a done one on once more; what they put out before counts no more.
+
+    A later rollback undoes all that was done, the newest first.
+    """
+    ended = state.status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+    allowed = not ended and state.direction is Direction.FORWARD
+    require(state, "retry_from", allowed, f"RUNNING, SUSPENDED, STUCK or FAILED, {_BEFORE}")
+    require_unpaused(state, "retry_from")
+    if asked.step_id not in outputs:
+        raise SagaStateError(
+            f"retry_from: the saga is {state.status} and step '{asked.step_id}' is not done; done "
+            f"so far: {', '.join(outputs) or 'nothing'}"
+        )
+    if asked.upcast:
+        raise SagaStateError(
+            f"retry_from: the saga is {state.status}, and was moved to another version of its "
+            "definition after it had begun, so it cannot go back"
+        )
+    target = definition.step(asked.step_id)
+    pivot = definition.pivot
+    if pivot is not None and pivot.step_id in outputs and target.index <= pivot.index:
+        raise SagaStateError(
+            f"retry_from: the saga is {state.status} and its pivot, step '{pivot.step_id}', is "
+            "done, so there is no way back before it"
+        )
+    if not isinstance(asked.next_input, Mapped):
+        why = "has no input" if asked.next_input is None else asked.next_input.failure.error
+        raise SagaStateError(
+            f"retry_from: the saga is {state.status}; step '{target.step_id}': {why}"
+        )
+    entries = (
+        *_left_behind(definition, state),
+        *request_entries(replace(state, step_id=target.step_id), EntryKind.WENT_BACK, asked.by),
+        *(
+            _voided(spec.step_id)
+            for spec in reversed(definition.steps[target.index :])
+            if spec.step_id in outputs
+        ),
+    )
+    if asked.overdue:
+        entries += (void_deadline(asked.by),)
+    back = SagaState(
+        status=SagaStatus.RUNNING,
+        step_id=target.step_id,
+        step_index=target.index,
+        step_input=asked.next_input.text,
+        token=asked.token,
+        # No step after this has had it: providers would replay what they did for an old one.
+        generation=state.generation + 1,
+    )
+    return go_on(back, entries)
+
+
+def _left_behind(definition: SagaDefinition, state: SagaState) -> tuple[NewEntry, ...]:
+    """Return what keeps in mind that the current step may have been done as it stands."""
+    begun = begun_step(definition, state)
+    if begun is None or state.waiting_for == AT_START:
+        return ()
+    return (maybe_entry(state), _voided(begun.step_id))
+
+
+def _voided(step_id: str) -> NewEntry:
+    return NewEntry(kind=EntryKind.VOIDED, step_id=step_id, output="null")

@@ -1,0 +1,96 @@
+"""What a saga's steps have put out, and all that a rollback has to undo of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from saga_core.happening import Recorded
+from saga_core.records import NewEntry, SagaState
+from saga_core.status import EntryKind
+
+__all__ = ["Outputs", "Thing", "thing_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One time that a step was done, or may have been."""
+
+    step_id: str
+    number: int
+    """How often the step was done before, with what counts no more."""
+    recorded: Recorded
+
+
+class Outputs(dict[str, Recorded]):
+    """What counts of each step, by step id; a saga that went back has done more than that."""
+
+    def __init__(self, entries: Iterable[NewEntry] = ()) -> None:
+        super().__init__()
+        self.things: list[Thing] = []
+        """All that was done, oldest first, also what counts no more."""
+        self.went_back = False
+        """Whether some of it counts no more."""
+        self._newest: dict[str, int] = {}
+        self.hear(entries)
+
+    def __setitem__(self, step_id: str, recorded: Recorded) -> None:
+        if step_id in self:
+            # The same thing, told in other words.
+            at = self._newest[step_id]
+            self.things[at] = Thing(step_id, self.things[at].number, recorded)
+        else:
+            number = self.times(step_id)
+            self._newest[step_id] = len(self.things)
+            self.things.append(Thing(step_id, number, recorded))
+        super().__setitem__(step_id, recorded)
+
+    def hear(self, entries: Iterable[NewEntry]) -> None:
+        """Follow the entries of a history, in their order."""
+        for entry in entries:
+            if entry.step_id is None:
+                continue
+            if entry.kind is EntryKind.VOIDED:
+                self.went_back = True
+                self.pop(entry.step_id, None)
+                continue
+            recorded = Recorded.of(entry)
+            if recorded is None:
+                continue
+            at = self._asked_for(entry.step_id) if entry.kind is EntryKind.PROBED else None
+            if at is None or self.things[at].recorded is self.get(entry.step_id):
+                self[entry.step_id] = recorded
+            else:
+                self.things[at] = Thing(entry.step_id, self.things[at].number, recorded)
+
+    def after(self, entries: Iterable[NewEntry]) -> Outputs:
+        """Return what they are once more entries are on record."""
+        later = Outputs()
+        dict.update(later, self)
+        later.things = list(self.things)
+        later.went_back = self.went_back
+        later._newest = dict(self._newest)
+        later.hear(entries)
+        return later
+
+    def times(self, step_id: str) -> int:
+        """Return how often a step was done."""
+        at = self._newest.get(step_id)
+        return 0 if at is None else self.things[at].number + 1
+
+    def _asked_for(self, step_id: str) -> int | None:
+        """Return where that is which a probe has found: it settles the newest first."""
+        for at in range(len(self.things) - 1, -1, -1):
+            if self.things[at].step_id == step_id and self.things[at].recorded.maybe:
+                return at
+        return None
+
+
+def thing_of(outputs: Mapping[str, Recorded], state: SagaState) -> Recorded:
+    """Return what a saga in its rollback is about to undo."""
+    step_id = state.step_id or ""
+    if isinstance(outputs, Outputs) and outputs.went_back:
+        for thing in outputs.things:
+            if (thing.step_id, thing.number) == (step_id, state.generation):
+                return thing.recorded
+    return outputs[step_id]
