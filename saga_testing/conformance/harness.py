@@ -38,6 +38,7 @@ class StoreHarness(ABC):
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         """Move the stored times of one saga into the past: due_at, created_at, updated_at.
 
+        The times in its history and inbox may move with them; no rule of the suite needs that.
         So leases end and retries fall due at once, without waiting and without a clock in the
         store's own code. An UPDATE, a script, an attribute: whatever is simplest.
         """

@@ -67,16 +67,20 @@ class _QuickSqlSqliteHarness(SqlSqliteHarness):
         await asyncio.to_thread(self._age, saga_id, by, sagas_of(namespace).__tablename__)
 
     def _age(self, saga_id: UUID, by: timedelta, table: str) -> None:
-        seconds = f"-{by.total_seconds():f} seconds"
-        changes = ", ".join(
-            f"{name} = strftime('%Y-%m-%d %H:%M:%f000', {name}, '{seconds}')"
-            for name in ("deadline_at", "created_at", "updated_at")
-        )
         database = sqlite3.connect(self._path, timeout=10)
         with database:
-            changed = database.execute(f"UPDATE {table} SET {changes} WHERE id = ?", [saga_id.hex])
-            assert changed.rowcount == 1
+            for name, key, times in (
+                (table, "id", ("deadline_at", "created_at", "updated_at")),
+                (f"{table}_history", "saga_id", ("at",)),
+                (f"{table}_inbox", "saga_id", ("at",)),
+            ):
+                moved = ", ".join(f"{time} = {_moved(time, by)}" for time in times)
+                database.execute(f"UPDATE {name} SET {moved} WHERE {key} = ?", [saga_id.hex])
         database.close()
+
+
+def _moved(time: str, by: timedelta) -> str:
+    return f"strftime('%Y-%m-%d %H:%M:%f000', {time}, '-{by.total_seconds():f} seconds')"
 
 
 @pytest.fixture(params=STORES)

@@ -36,6 +36,8 @@ class MemoryHarness(StoreHarness):
         row = store.data.rows[namespace, saga_id]
         record = row.record
         due_at = None if record.due_at is None else record.due_at - by
+        row.history[:] = [replace(entry, at=entry.at - by) for entry in row.history]
+        row.inbox[:] = [replace(signal, at=signal.at - by) for signal in row.inbox]
         store._store(
             row,
             replace(

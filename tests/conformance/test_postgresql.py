@@ -18,6 +18,13 @@ from saga_testing.servers import PostgresqlServer
 
 SCHEMA = "conformance"
 
+TIMES = {
+    "saga": ("due_at", "created_at", "updated_at"),
+    "saga_history": ("at",),
+    "saga_inbox": ("at",),
+}
+"""What `age` moves."""
+
 
 class PostgresqlHarness(StoreHarness):
     backend = "postgresql"
@@ -42,14 +49,14 @@ class PostgresqlHarness(StoreHarness):
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         connection = await asyncpg.connect(self._url)
         try:
-            await connection.execute(
-                f"UPDATE {SCHEMA}.saga SET due_at = due_at - $1::interval, "
-                "created_at = created_at - $1::interval, updated_at = updated_at - $1::interval "
-                "WHERE saga_id = $2 AND namespace = $3",
-                by,
-                saga_id,
-                self._prefix + namespace,
-            )
+            for table, times in TIMES.items():
+                moved = ", ".join(f"{name} = {name} - $1::interval" for name in times)
+                await connection.execute(
+                    f"UPDATE {SCHEMA}.{table} SET {moved} WHERE saga_id = $2 AND namespace = $3",
+                    by,
+                    saga_id,
+                    self._prefix + namespace,
+                )
         finally:
             await connection.close()
 

@@ -24,6 +24,14 @@ for _, field in ipairs({ 'due', 'created', 'updated' }) do
   local value = redis.call('HGET', saga, field)
   if value then redis.call('HSET', saga, field, text(value - by)) end
 end
+for list, pattern in pairs({ history = '^(%S+ )(%S+)(.*)$', inbox = '^()(%S+)(.*)$' }) do
+  local key = prefix .. list .. ':' .. id
+  for place, one in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    local head, at, rest = string.match(one, pattern)
+    if type(head) == 'number' then head = '' end
+    redis.call('LSET', key, place - 1, head .. text(at - by) .. rest)
+  end
+end
 for _, key in ipairs(redis.call('KEYS', prefix .. '*')) do
   if redis.call('TYPE', key).ok == 'zset' then
     local score = redis.call('ZSCORE', key, id)

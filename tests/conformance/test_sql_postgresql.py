@@ -46,15 +46,19 @@ class SqlPostgresqlHarness(StoreHarness):
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         connection = await asyncpg.connect(self._url)
+        table = self._model(namespace).__tablename__
         try:
             await connection.execute(
-                f"UPDATE {self._model(namespace).__tablename__} "
-                "SET deadline_at = deadline_at - $1::interval, "
+                f"UPDATE {table} SET deadline_at = deadline_at - $1::interval, "
                 "created_at = created_at - $1::interval, updated_at = updated_at - $1::interval "
                 "WHERE id = $2",
                 by,
                 saga_id,
             )
+            for also in (f"{table}_history", f"{table}_inbox"):
+                await connection.execute(
+                    f"UPDATE {also} SET at = at - $1::interval WHERE saga_id = $2", by, saga_id
+                )
         finally:
             await connection.close()
 

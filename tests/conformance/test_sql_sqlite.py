@@ -9,9 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy import inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from saga_backends.sql import SqlSagaStore
+from saga_backends.sql.tables import HISTORY, INBOX
 from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreConformance, StoreHarness
@@ -46,6 +48,15 @@ class SqlSqliteHarness(StoreHarness):
                 value = getattr(saga, name)
                 if value is not None:
                     setattr(saga, name, value - by)
+            for kept in (HISTORY, INBOX):
+                # Past the mapper, which lets nobody rewrite what has happened.
+                table = inspect(sagas_of(namespace)).relationships[kept].mapper.local_table
+                rows = await session.execute(
+                    select(table.c.seq, table.c.at).where(table.c.saga_id == saga_id)
+                )
+                for seq, at in rows.all():
+                    which = (table.c.saga_id == saga_id) & (table.c.seq == seq)
+                    await session.execute(update(table).where(which).values(at=at - by))
 
 
 class TestSqlStoreOnSqlite(StoreConformance):

@@ -38,6 +38,11 @@ class SqliteHarness(StoreHarness):
                 "updated_at = updated_at - ? WHERE namespace = ? AND saga_id = ?",
                 (micros, micros, micros, namespace, str(saga_id)),
             )
+            for table in ("saga_history", "saga_inbox"):
+                database.execute(
+                    f"UPDATE {table} SET at = at - ? WHERE namespace = ? AND saga_id = ?",
+                    (micros, namespace, str(saga_id)),
+                )
         database.close()
 
 

@@ -65,6 +65,8 @@ class KitHarness(StoreHarness):
             created_at=record.created_at - by,
             updated_at=record.updated_at - by,
         )
+        row.history[:] = [replace(entry, at=entry.at - by) for entry in row.history]
+        row.inbox[:] = [replace(signal, at=signal.at - by) for signal in row.inbox]
         healthy._store(row, aged)
 
 
