@@ -18,7 +18,7 @@ from saga_core import (
     StepRef,
 )
 from tests.campaign.ledger import Began, Ended
-from tests.campaign.plan import Outcome, SagaPlan, StepPlan
+from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan
 from tests.campaign.stage import PROCESS, Stage
 
 __all__ = ["FIRST", "HOUR", "SKIPPED", "Receipt", "Script", "definition"]
@@ -56,23 +56,28 @@ class Script:
         self._plan = plan
         self._stage = stage
         self._serial = 0
-        self._begun: dict[tuple[int, bool], int] = {}
+        self._begun: dict[tuple[int, Act], int] = {}
 
     async def perform(
-        self, number: int, slip: Slip, out: Receipt | None, context: StepContext
-    ) -> Receipt:
+        self,
+        act: Act,
+        number: int,
+        slip: Slip,
+        context: StepContext,
+        out: Receipt | None = None,
+    ) -> Receipt | None:
+        """Do as planned. Only a probe that finds nothing returns None."""
         process = PROCESS.get()
-        forward = out is None
         self._serial += 1
         serial = self._serial
-        nth = self._begun.get((number, forward), 0)
-        self._begun[number, forward] = nth + 1
+        nth = self._begun.get((number, act), 0)
+        self._begun[number, act] = nth + 1
         self._stage.tell(
             Began(
                 worker=process.worker,
                 serial=serial,
                 step=number,
-                forward=forward,
+                act=act,
                 context=context,
                 after=slip.after,
                 event=slip.event,
@@ -82,18 +87,20 @@ class Script:
         outcome = None
         try:
             await self._stage.reach(process, "step")
-            outcome = self._outcome(number, forward, nth)
+            outcome = self._outcome(number, act, nth)
         finally:
             self._stage.tell(Ended(serial, outcome))
         if outcome is Outcome.FAIL:
             raise ValueError("planned failure")
         if outcome is Outcome.FATAL:
             raise NonRetryableError("planned to be final")
+        if outcome is Outcome.ABSENT:
+            return None
         return Receipt(serial=serial, note="\x00" if outcome is Outcome.GARBLED else "")
 
-    def _outcome(self, number: int, forward: bool, nth: int) -> Outcome:
+    def _outcome(self, number: int, act: Act, nth: int) -> Outcome:
         step = self._plan.steps[number]
-        outcomes = step.do if forward else step.undo or ()
+        outcomes = {Act.DO: step.do, Act.UNDO: step.undo, Act.PROBE: step.probe}[act] or ()
         return outcomes[nth] if nth < len(outcomes) else Outcome.OK
 
 
@@ -103,12 +110,32 @@ class _Final(BaseStep[Slip, Receipt]):
         self._number = number
 
     async def execute(self, inp: Slip, ctx: StepContext) -> Receipt:
-        return await self._script.perform(self._number, inp, None, ctx)
+        out = await self._script.perform(Act.DO, self._number, inp, ctx)
+        assert out is not None
+        return out
 
 
 class _Reversible(_Final):
     async def compensate(self, inp: Slip, out: Receipt, ctx: StepContext) -> None:
-        await self._script.perform(self._number, inp, out, ctx)
+        await self._script.perform(Act.UNDO, self._number, inp, ctx, out)
+
+
+class _Doubtful(_Final):
+    async def compensate(self, inp: Slip, out: Receipt | None, ctx: StepContext) -> None:
+        await self._script.perform(Act.UNDO, self._number, inp, ctx, out)
+
+
+class _Probing(_Doubtful):
+    async def probe(self, inp: Slip, ctx: StepContext) -> Receipt | None:
+        return await self._script.perform(Act.PROBE, self._number, inp, ctx)
+
+
+def _kind(step: StepPlan) -> type[_Final]:
+    if step.undo is None:
+        return _Final
+    if not step.maybe:
+        return _Reversible
+    return _Doubtful if step.probe is None else _Probing
 
 
 def definition(plan: SagaPlan, script: Script) -> SagaDefinition:
@@ -116,14 +143,15 @@ def definition(plan: SagaPlan, script: Script) -> SagaDefinition:
     builder = SagaBuilder(compensate_on_failure=plan.compensates)
     before: StepRef[Receipt] | None = None
     for number, step in enumerate(plan.steps):
-        make = _Final if step.undo is None else _Reversible
         rooted = step.rooted or before is None
         before = builder.add_step(
-            step=make(script, number),
+            step=_kind(step)(script, number),
             input_map=_root(number, step) if rooted else _follow(step),
             depends_on=None if rooted else before,
             retry_policy=_policy(step.attempts, step.delayed),
             compensation_retry_policy=_policy(step.undo_attempts, step.undo_delayed),
+            compensate_when="maybe_done" if step.maybe else "done",
+            pivot=step.pivot,
         )
     return builder.build()
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from saga_core.errors import SagaStateError, StoreUnavailableError
-from saga_core.records import NewEntry, NewSaga, Transition
+from saga_core.records import NewEntry, NewSaga, Signal, Transition
 from saga_core.status import EntryKind, SagaStatus, SignalKind
-from tests.campaign.course import Course, Execution
+from tests.campaign.course import Course
 from tests.campaign.ledger import (
     Aged,
     Asked,
@@ -24,8 +24,9 @@ from tests.campaign.ledger import (
     Ledger,
     Replied,
 )
-from tests.campaign.plan import SagaPlan
+from tests.campaign.plan import Act, SagaPlan
 from tests.campaign.row import Row
+from tests.campaign.standing import Execution
 
 __all__ = ["judge", "tally"]
 
@@ -54,8 +55,10 @@ class _Trial:
         self.latest: dict[tuple[str, int], Execution] = {}
         """The latest execution of each worker under each fence."""
         self.fences: dict[int, str] = {}
-        self.keys: dict[tuple[int, bool, int, int], str] = {}
+        self.keys: dict[tuple[int, Act, int, int], str] = {}
         self.refused: list[Replied] = []
+        self.granted: set[str] = set()
+        """Numbers of the requests that were answered without an error."""
 
     def violations(self) -> Iterator[str]:
         for happening in self.ledger.happenings:
@@ -96,10 +99,19 @@ class _Trial:
             ]
             yield from self.course.obeys(request, kinds)
         if isinstance(request, (NewSaga, Transition)):
+            read = -1 if isinstance(request, NewSaga) else request.expected_version
+            self.course.earliest = self.row.clock_of(call.worker, fence, read)
+            self.course.latest = self.row.now
             for entry in request.history:
                 self.met[entry.kind.value] += 1
+                if entry.error_code is not None:
+                    self.met[entry.error_code] += 1
                 yield from self.course.enters(entry, self.latest.get((call.worker, fence)))
             yield from self.course.fits(request.state)
+            if self.row.holder is None:
+                last = request.history[-1].kind if request.history else None
+                woken = bool(self.row.unheard) or last in _DUE_AT_ONCE
+                yield from self.course.rests(self.row.due, woken=woken)
         elif self.row.reclaims > reclaims:
             self.course.takeovers += 1
 
@@ -117,6 +129,7 @@ class _Trial:
 
     def _begins(self, began: Began) -> Iterator[str]:
         execution = Execution(began)
+        self.met[f"{began.act.name.lower()} begun"] += 1
         self.executions[began.serial] = execution
         fence = began.context.fence
         self.latest[began.worker, fence] = execution
@@ -141,10 +154,14 @@ class _Trial:
         if self.row.state is not None and began.context.token != self.row.state.token:
             yield "a step was shown another token than the one on record"
         yield from self._unheard(began)
+        self.course.earliest = self.row.clock_of(began.worker, fence)
+        self.course.latest = self.row.now
         yield from self.course.begins(began)
 
     def _keyed(self, began: Began) -> Iterator[str]:
-        work = (began.step, began.forward, began.after, began.event)
+        # A probe asks for what was done, by the key that it was done with.
+        act = Act.DO if began.act is Act.PROBE else began.act
+        work = (began.step, act, began.after, began.event)
         key = began.context.idempotency_key
         if self.keys.setdefault(work, key) != key:
             yield f"one piece of work got two idempotency keys, {self.keys[work]} and {key}"
@@ -164,6 +181,8 @@ class _Trial:
         if error is not None and not isinstance(error, (SagaStateError, StoreUnavailableError)):
             yield f"{reply.what} raised {type(error).__name__}: {error}"
             return
+        if error is None:
+            self.granted.add(str(reply.number))
         if reply.what not in _LEAVES:
             return
         refused = isinstance(error, SagaStateError) or reply.answer is False
@@ -211,17 +230,31 @@ class _Trial:
             yield f"the saga was left {self.course.status}"
         status = self.course.status
         self.met[status.value] += 1
-        if not status.is_terminal and self.row.seen < len(self.row.signals):
+        if not status.is_terminal and any(map(self._must_be_heard, self.row.unheard)):
             yield "a command in the inbox was never heard"
+
+    def _must_be_heard(self, signal: Signal) -> bool:
+        """Tell whether its sender was told that it is on its way.
+
+        One who died, or got no answer from the store, when the command was in the inbox has left
+        it to whoever drives the saga next; if it is STUCK by then, nobody does.
+        """
+        if signal.kind is SignalKind.EVENT or self.course.status is not SagaStatus.STUCK:
+            return True
+        return json.loads(signal.payload)["actor"] in self.granted
 
 
 _RESTS = (SagaStatus.STUCK, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
+
+_DUE_AT_ONCE = (EntryKind.COMMAND_IGNORED, EntryKind.RESUMED)
+"""After these a driver may look how long a wait still lasts."""
 
 _LEAVES = {
     "notify": EntryKind.EVENT,
     "retry_step": EntryKind.RETRY_REQUESTED,
     "skip_step": EntryKind.SKIPPED,
     "compensate_step": EntryKind.COMPENSATION_REQUESTED,
+    "skip_compensation": EntryKind.COMPENSATION_SKIPPED,
     "abort": EntryKind.ABORTED,
 }
 """What a request that is granted leaves in the history."""

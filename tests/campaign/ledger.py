@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from saga_core import StepContext
 from saga_core.records import HistoryEntry, SagaRecord, StoredSignal
-from tests.campaign.plan import Outcome
+from tests.campaign.plan import Act, Outcome
 
 __all__ = [
     "Aged",
@@ -38,6 +38,8 @@ class Call:
     error: Exception | None
     heard: bool
     """Whether the answer reached the caller."""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When it was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,23 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A step, or the undoing of it, was entered."""
+    """A step, the undoing of it or the question for it was entered."""
 
     worker: str
     serial: int
     """Unique in its world."""
     step: int
-    forward: bool
+    act: Act
     context: StepContext
     after: int
     event: int
     """What its input said."""
     out: int | None
-    """When undoing, the serial in the output that is to be undone."""
+    """When undoing, the serial in the output that is to be undone; None where none is known."""
+
+    @property
+    def what(self) -> str:
+        return f"{self.act} {self.step}"
 
 
 @dataclass(frozen=True, slots=True)

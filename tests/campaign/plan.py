@@ -7,22 +7,33 @@ of `StepPlan`, a `Deal`), let `world` play it and `course` know what must follow
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from enum import StrEnum
 
 from hypothesis import strategies as st
 
-__all__ = ["Deal", "Move", "Outcome", "SagaPlan", "StepPlan", "sagas"]
+__all__ = ["Act", "Deal", "Move", "Outcome", "SagaPlan", "StepPlan", "sagas"]
+
+
+class Act(StrEnum):
+    """Which code of a step is executed."""
+
+    DO = "step"
+    UNDO = "compensation of step"
+    PROBE = "probe of step"
 
 
 class Outcome(StrEnum):
-    """How one execution of a step, or of its compensation, ends."""
+    """How one execution of a step, of its compensation or of its probe ends."""
 
     OK = "ok"
     FAIL = "fail"
     FATAL = "fatal"
     """An error that no retry policy retries."""
     GARBLED = "garbled"
-    """The step happened, and what it puts out cannot be stored."""
+    """The step happened, and what it puts out, or what is found of it, cannot be stored."""
+    ABSENT = "absent"
+    """The probe answers that the step was not done."""
 
 
 class Deal(StrEnum):
@@ -52,6 +63,7 @@ class Deal(StrEnum):
     RETRY = "retry_step"
     SKIP = "skip_step"
     COMPENSATE = "compensate_step"
+    SKIP_UNDO = "skip_compensation"
     ABORT = "abort"
     START = "start"
     """The same saga is started once more, with the same id."""
@@ -79,6 +91,12 @@ class StepPlan:
     """None for a step that cannot be undone."""
     undo_attempts: int = 1
     undo_delayed: bool = False
+    pivot: bool = False
+    """Whether there is no way back once it is done."""
+    maybe: bool = False
+    """Whether it is undone too when nobody knows whether it was done."""
+    probe: tuple[Outcome, ...] | None = None
+    """What it says when it is asked whether it was done; None for a step that is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +107,13 @@ class SagaPlan:
     """`compensate_on_failure`."""
     driven: bool = True
     """Whether its starter drives it, or leaves it to the workers."""
+    begins: timedelta = timedelta(0)
+    """How long after its creation it begins."""
+    deadline: timedelta | None = None
+    """How long it may take from then on. No multiple of the time that passes at once."""
 
 
+_DEADLINES = st.sampled_from([0.5, 4.5, 10.5, 20.5]).map(lambda hours: timedelta(hours=hours))
 _TROUBLE = st.sampled_from(
     [Outcome.OK] * 4 + [Outcome.FAIL] * 12 + [Outcome.FATAL] * 3 + [Outcome.GARBLED]
 )
@@ -112,6 +135,16 @@ _STEPS = st.builds(
     undo=_UNDO,
     undo_attempts=st.sampled_from([1, 2, 3, 4]),
     undo_delayed=st.booleans(),
+    maybe=st.sampled_from([False, False, True]),
+    probe=st.one_of(
+        st.just(None),
+        st.lists(
+            st.sampled_from(
+                [Outcome.OK] * 3 + [Outcome.ABSENT] * 3 + [Outcome.FAIL] * 3 + [Outcome.GARBLED]
+            ),
+            max_size=2,
+        ).map(tuple),
+    ),
 )
 _WEIGHTS = {
     Deal.GO: 36,
@@ -128,6 +161,7 @@ _WEIGHTS = {
     Deal.RETRY: 2,
     Deal.SKIP: 2,
     Deal.COMPENSATE: 1,
+    Deal.SKIP_UNDO: 1,
     Deal.ABORT: 1,
     Deal.START: 1,
 }
@@ -138,19 +172,34 @@ _MOVES = st.builds(
 )
 
 
-def _steps(steps: list[StepPlan], doomed: bool) -> tuple[StepPlan, ...]:
+def _steps(steps: list[StepPlan], doomed: bool, pivot: int | None) -> tuple[StepPlan, ...]:
     """Return the steps, the last of them failing for good if there is to be a long rollback."""
     if doomed:
         steps = [*steps[:-1], replace(steps[-1], do=(Outcome.FATAL,))]
-    return tuple(steps)
+    return tuple(_at(number, step, pivot) for number, step in enumerate(steps))
+
+
+def _at(number: int, step: StepPlan, pivot: int | None) -> StepPlan:
+    """Return a step as it may be at its place: what is never undone cannot be in doubt."""
+    doubtful = step.maybe and step.undo is not None and (pivot is None or number < pivot)
+    return replace(
+        step, pivot=number == pivot, maybe=doubtful, probe=step.probe if doubtful else None
+    )
 
 
 def sagas() -> st.SearchStrategy[SagaPlan]:
     """Return the plans of 1 to 12 steps."""
     return st.builds(
         SagaPlan,
-        steps=st.builds(_steps, st.lists(_STEPS, min_size=1, max_size=12), st.booleans()),
+        steps=st.builds(
+            _steps,
+            st.lists(_STEPS, min_size=1, max_size=12),
+            st.booleans(),
+            st.one_of(*[st.none()] * 3, st.integers(0, 5)),
+        ),
         moves=st.lists(_MOVES, min_size=20, max_size=70).map(tuple),
         compensates=st.sampled_from([True] * 7 + [False]),
         driven=st.booleans(),
+        begins=st.sampled_from([timedelta(0)] * 4 + [timedelta(hours=1)]),
+        deadline=st.one_of(*[st.none()] * 9, _DEADLINES),
     )

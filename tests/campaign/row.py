@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -58,6 +58,10 @@ class Row:
         """How many signals each worker was then told of."""
         self.lost: set[tuple[str, int]] = set()
         """Workers with the fence under which they know that they hold the saga no more."""
+        self._clocks: dict[tuple[str, int], timedelta] = {}
+        """What each worker takes for the time, by fence: it is told only when it reads the saga."""
+        self._loaded: dict[tuple[str, int], timedelta] = {}
+        """When each worker first loaded each version."""
         self._fences: dict[int, int] = {}
         """The fence at each version."""
         self._commits: dict[UUID, tuple[int, int]] = {}
@@ -68,6 +72,16 @@ class Row:
     @property
     def is_held(self) -> bool:
         return self.holder is not None and self.due is not None and self.due > self.now
+
+    @property
+    def unheard(self) -> list[Signal]:
+        """The signals that no driver has looked at."""
+        return self.signals[self.seen :]
+
+    def clock_of(self, worker: str, fence: int, version: int = -1) -> timedelta:
+        """Return the earliest time that a worker may take for now who drives, or read a version."""
+        known = (self._clocks.get((worker, fence)), self._loaded.get((worker, version)))
+        return min((time for time in known if time is not None), default=self.now)
 
     def fits_history(self, history: tuple[HistoryEntry, ...]) -> Iterator[str]:
         """Compare what a store gives as the history with what was committed."""
@@ -128,14 +142,16 @@ class Row:
             self._append(new.history)
             self._give(new.lease)
             if new.lease is None:
-                self.due = self._at(new.due)
+                self.due = self._at(new.due, call.at)
         yield from self.fits_record(call.answer.record)
         if call.heard and call.answer.record.worker == call.worker:
+            self._clocks[call.worker, self.fence] = self.now
             self._tell(call.worker)
 
     def _load(self, call: Call) -> Iterator[str]:
         if call.error is None:
             self._free[call.worker] = not self.is_held
+            self._loaded.setdefault((call.worker, self.version), self.now)
             yield from self.fits_record(call.answer)
         elif self.version:
             yield f"load was refused: {call.error}"
@@ -157,7 +173,7 @@ class Row:
                     f"a stale commit was applied: it expected version {change.expected_version}, "
                     f"the row was at {self.version}"
                 )
-            yield from self._take(call.worker, change)
+            yield from self._take(call.worker, change, call.at)
             wanted = Committed(
                 version=self.version, fence=self.fence, signals=len(self.signals), held=True
             )
@@ -182,7 +198,7 @@ class Row:
         elif change.expected_version == self.version:
             yield "a commit was refused as stale, although nobody had changed the saga"
 
-    def _take(self, worker: str, change: Transition) -> Iterator[str]:
+    def _take(self, worker: str, change: Transition, at: datetime) -> Iterator[str]:
         # A late renewal changes no version: whoever has seen the lease over may still commit.
         if self.is_held and self.holder != worker and not self._free.get(worker):
             yield f"{worker} committed while {self.holder} held the saga"
@@ -194,10 +210,12 @@ class Row:
         self.seen = change.seen + len(change.signals_in)
         self._append(change.history)
         if isinstance(change.lease, Lease):
+            read = self.clock_of(worker, self.fence, change.expected_version)
             self._give(change.lease)
+            self._clocks[worker, self.fence] = read
         elif change.lease is LeaseAction.RELEASE:
             self.holder = None
-            self.due = self._at(change.due)
+            self.due = self._at(change.due, at)
             if change.state.active and len(self.signals) > self.seen:
                 self.due = self.now
 
@@ -229,6 +247,7 @@ class Row:
                 yield f"a claim was answered with reclaimed={not reclaimed}"
         yield from self.fits_record(call.answer.records[0])
         if call.heard:
+            self._clocks[call.worker, self.fence] = self.now
             self._tell(call.worker)
 
     def _renew(self, call: Call) -> Iterator[str]:
@@ -303,9 +322,9 @@ class Row:
         self.holder = lease.worker
         self.due = self.now + lease.duration
 
-    def _at(self, due: Due | None) -> timedelta | None:
-        # The campaign's engines name delays alone; a time of day would have to be mapped here.
-        return None if due is None or due.delay is None else self.now + due.delay
+    def _at(self, due: Due | None, clock: datetime) -> timedelta | None:
+        """Return when a saga is due; a time of day is mapped by what the clock showed."""
+        return None if due is None else self.now + (due.moment(clock) - clock)
 
     def _tell(self, worker: str) -> None:
         self.told[worker, self.fence] = self.version

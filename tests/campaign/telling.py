@@ -36,10 +36,10 @@ def _line(happening: Happening) -> str:
         case Lost(worker, method):
             return f"{_who(worker)} {method} was lost on its way"
         case Began():
-            way = "do" if happening.forward else "undo"
             seen = f"attempt {happening.context.attempt}, fence {happening.context.fence}"
             return (
-                f"{_who(happening.worker)} {way} {happening.step}: no. {happening.serial}, {seen}"
+                f"{_who(happening.worker)} {happening.act.name.lower()} {happening.step}: "
+                f"no. {happening.serial}, {seen}"
             )
         case Ended(serial, outcome):
             return f"       no. {serial} ended: {outcome}"

@@ -36,7 +36,10 @@ RESTING = (
     SagaStatus.FAILED,
 )
 
-MENDING = (Deal.NOTIFY, Deal.RETRY, Deal.SKIP)
+MENDING = {
+    SagaStatus.SUSPENDED: (Deal.NOTIFY, Deal.RETRY, Deal.SKIP),
+    SagaStatus.COMPENSATING: (Deal.SKIP_UNDO,),
+}
 """What a person may do about a saga that waits."""
 
 Age = Callable[[UUID, timedelta], Awaitable[None]]
@@ -121,7 +124,7 @@ class World:
         """Return what the person does about the saga as it stands, if anything."""
         status = self._current()
         for number, move in enumerate(self._plans):
-            if status in RESTING or (status is SagaStatus.SUSPENDED and move.deal in MENDING):
+            if status in RESTING or (status and move.deal in MENDING.get(status, ())):
                 return self._plans.pop(number)
         return None
 
@@ -216,6 +219,8 @@ class World:
                 initial_data={"n": FIRST},
                 saga_id=self.saga_id,
                 aggregation_id=f"aggregate {self.saga_id}",
+                delay=self.plan.begins or None,
+                deadline=self.plan.deadline,
                 wait=self.plan.driven,
             )
 

@@ -1,0 +1,81 @@
+"""The rules of what people and events ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from saga_core.records import NewEntry, Transition
+from saga_core.status import EntryKind, SagaStatus, SignalKind
+from tests.campaign.cast import SKIPPED
+from tests.campaign.standing import Execution, Standing
+
+__all__ = ["Requests"]
+
+
+class Requests(Standing):
+    def _event(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from self.needs_forward(entry)
+        if self.status is not SagaStatus.SUSPENDED:
+            yield f"an event was taken while the saga was {self.status}"
+        if self.ahead:
+            yield "an event was taken before the saga began"
+        self.event = json.loads(entry.input or "null")["n"]
+        self.go_on()
+
+    def _skipped(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from self.needs_forward(entry)
+        if self.status not in (SagaStatus.SUSPENDED, SagaStatus.STUCK):
+            yield f"a step was skipped while the saga was {self.status}"
+        if entry.output is None or json.loads(entry.output)["serial"] != SKIPPED + _by(entry):
+            yield "a skipped step has another output than the one that was given"
+        self._goes_on_late()
+        self.advance(entry)
+
+    def _retry_requested(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        allowed = self.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK, SagaStatus.FAILED)
+        if not allowed or (self.rolling and self.rest is not SagaStatus.STUCK):
+            yield f"a retry was granted while the saga was {self.status}"
+        self.rest = None
+        self.start_anew()
+        self._goes_on_late()
+
+    def _goes_on_late(self) -> None:
+        # Only who was told that the deadline has passed can lift it.
+        if not self.rolling and self.deadline is not None and self.earliest >= self.deadline:
+            self.overdue = True
+
+    def _compensation_requested(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        ended = self.rest in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+        if ended or not self.is_reversible:
+            yield f"a rollback was granted while the saga was {self.status}"
+        if self.is_past_pivot:
+            yield "a rollback was granted after the pivot was done"
+        self.roll_back()
+
+    def _aborted(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        if self.status.is_terminal:
+            yield f"the saga was aborted while it was {self.status}"
+        self.rest = SagaStatus.FAILED
+
+    def _revived(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from ()
+
+    def _command_ignored(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from ()
+
+    def obeys(self, change: Transition, kinds: list[SignalKind]) -> Iterator[str]:
+        """Judge, before its entries are followed, a commit that uses up commands."""
+        recorded = {entry.kind for entry in change.history}
+        if SignalKind.ABORT in kinds:
+            if EntryKind.ABORTED not in recorded and not self.status.is_terminal:
+                yield "an abort was used up, but the saga was not aborted"
+        elif SignalKind.COMPENSATE in kinds:
+            idle = self.rolling or self.status.is_terminal or not self.is_reversible
+            idle = idle or self.is_past_pivot
+            if EntryKind.COMPENSATION_REQUESTED not in recorded and not idle:
+                yield "a compensate_step was used up, but no rollback began"
+
+
+def _by(entry: NewEntry) -> int:
+    return int(entry.actor or 0)

@@ -1,0 +1,227 @@
+"""Where a saga stands by its history alone, and how that compares with what was committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+
+from saga_core.records import NewEntry, SagaState
+from saga_core.status import Direction, EntryKind, SagaStatus
+from tests.campaign.ledger import Began
+from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan
+
+__all__ = ["Execution", "Standing", "slip_of"]
+
+
+SLACK = timedelta(minutes=5)
+"""What a world may last; all that it waits for lasts longer."""
+
+
+class Execution:
+    """One time that a step, its compensation or its probe ran."""
+
+    def __init__(self, began: Began) -> None:
+        self.began = began
+        self.outcome: Outcome | None = None
+        self.used = False
+        """Whether an entry of the history is about it."""
+
+
+class Standing:
+    """Where the saga stands. The rules that move it are in the classes below this one."""
+
+    def __init__(self, plan: SagaPlan) -> None:
+        self.plan = plan
+        self.position = 0
+        self.failed = 0
+        """Failed attempts at the current position."""
+        self.rolling = False
+        self.waiting = False
+        self.rest: SagaStatus | None = None
+        self.event = 0
+        """The latest event."""
+        self.done: dict[int, tuple[str | None, int]] = {}
+        """By step: its input, and the serial in its output."""
+        self.doubtful: dict[int, str | None] = {}
+        """Steps that may have been done, each with its input."""
+        self.owed: int | None = None
+        """A step that may have been done, as long as the history does not say so."""
+        self.undone: set[int] = set()
+        self.suspicions = 0
+        self.takeovers = 0
+        """Leases that ended under a driver since the last entry that was no suspicion."""
+        self.earliest = timedelta(0)
+        self.latest = timedelta(0)
+        """Between which the clock is of whoever acts: he knows the time at which he last read."""
+        self.ahead = False
+        """Whether the saga was created to begin later, and has not."""
+        self.until: timedelta | None = None
+        """When a wait is over by itself."""
+        self.deadline: timedelta | None = None
+        """When forward work ends, all in all."""
+        self.overdue = False
+        """Whether a person has asked for more forward work than the deadline allows."""
+
+    # --- where it stands ------------------------------------------------------------------------
+
+    @property
+    def status(self) -> SagaStatus:
+        if self.rest is not None:
+            return self.rest
+        if self.rolling:
+            return SagaStatus.COMPENSATING
+        return SagaStatus.SUSPENDED if self.waiting else SagaStatus.RUNNING
+
+    @property
+    def undoing(self) -> int | None:
+        """The newest step that is to be undone, if the rollback has one left."""
+        left = [
+            number
+            for number, (given, _) in self.done.items()
+            if given is not None and self.plan.steps[number].undo is not None
+        ]
+        return max({*left, *self.doubtful} - self.undone, default=None)
+
+    @property
+    def current(self) -> int | None:
+        """The step to be done or undone next."""
+        if self.rolling:
+            return self.undoing if self.owed is None else self.owed
+        return self.position if self.position < len(self.plan.steps) else None
+
+    @property
+    def next_act(self) -> Act:
+        """What is to be executed of the current step."""
+        if not self.rolling:
+            return Act.DO
+        asked = self.current in self.doubtful and self.step.probe is not None
+        return Act.PROBE if asked else Act.UNDO
+
+    @property
+    def step(self) -> StepPlan:
+        return self.plan.steps[self.current or 0]
+
+    @property
+    def is_past_pivot(self) -> bool:
+        return any(self.plan.steps[number].pivot for number in self.done)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the step that is to be done next may have been begun.
+
+        A claim leaves no trace in the history, so that only its time keeps the first step back.
+        """
+        exists = self.position < len(self.plan.steps)
+        early = self.ahead and self.until is not None and self.latest < self.until
+        return exists and not early and not self.step.unmappable
+
+    @property
+    def is_reversible(self) -> bool:
+        """Whether there is anything that a rollback could begin with."""
+        return bool(self.done) or self.rolling or (self.is_begun and self.step.maybe)
+
+    def fits(self, state: SagaState) -> Iterator[str]:
+        """Compare a state that was committed with where the history leaves the saga."""
+        if self.overdue:
+            yield "the deadline has passed, and a person who went on did not lift it"
+        if self.owed is not None:
+            yield f"step {self.owed} may have been done, and the rollback passed it over"
+        if state.status is not self.status:
+            yield f"the saga was left {state.status}; by its history it is {self.status}"
+            return
+        if state.active is self.status.is_terminal:
+            yield f"a saga that is {self.status} was left active={state.active}"
+        if self.status.is_terminal:
+            return
+        step = None if self.current is None else f"step_{self.current}"
+        if state.step_id != step:
+            yield f"the saga was left at {state.step_id}; by its history it is at {step}"
+        if state.attempt != self.failed:
+            yield f"the saga was left with {state.attempt} failed attempts instead of {self.failed}"
+        direction = Direction.ROLLBACK if self.rolling else Direction.FORWARD
+        if state.direction is not direction:
+            yield f"the saga was left in the lane {state.direction.name}"
+
+    def rests(self, due: timedelta | None, *, woken: bool) -> Iterator[str]:
+        """Judge when a saga that nobody drives is looked at again: at once only if `woken`."""
+        late = self.latest - self.earliest
+        limit = self.limit
+        ends = [time for time in (self.until, limit) if time is not None]
+        if not ends or self.rest is not None or not (self.waiting or self.rolling):
+            return
+        lasts = [time for time in (self.until, None if limit is None else limit + late) if time]
+        if due is None or due > max(min(lasts), self.latest) + SLACK:
+            yield f"the saga rests until {due}, although {min(ends)} ends its wait"
+        elif due < min(ends) - SLACK and not (woken and due <= self.latest):
+            yield f"the saga rests until {due}, although it waits until {min(ends)}"
+
+    @property
+    def limit(self) -> timedelta | None:
+        """The deadline, where it stops the saga."""
+        return None if self.rolling or self.is_past_pivot else self.deadline
+
+    # --- pieces of rules ------------------------------------------------------------------------
+
+    def advance(self, entry: NewEntry) -> None:
+        """Go on to the next step; `entry` has the output of the one before."""
+        self.keep_output(self.position, entry)
+        self.position += 1
+        self.start_anew()
+        self.rest = SagaStatus.COMPLETED if self.position == len(self.plan.steps) else None
+
+    def keep_output(self, number: int, entry: NewEntry) -> None:
+        serial = json.loads(entry.output or '{"serial": 0}')["serial"]
+        self.done[number] = (entry.input, serial)
+
+    def roll_back(self) -> None:
+        """Go on to the step that is undone next; at first that may be the one in doubt."""
+        if not self.rolling and self.is_begun and self.step.maybe:
+            self.owed = self.position
+        self.rolling = True
+        self.start_anew()
+        self.rest = SagaStatus.COMPENSATED if self.current is None else None
+
+    def start_anew(self) -> None:
+        """Let what comes next begin with its first attempt."""
+        self.failed = 0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Let a wait be over."""
+        self.waiting = False
+        self.ahead = False
+        self.until = None
+
+    def needs_forward(self, entry: NewEntry) -> Iterator[str]:
+        if self.rolling:
+            yield f"{entry.kind} was recorded after the rollback had begun"
+
+    def needs_rollback(self, entry: NewEntry) -> Iterator[str]:
+        if not self.rolling:
+            yield f"{entry.kind} was recorded although no rollback had begun"
+
+    def counted(self, entry: NewEntry, wanted: int) -> Iterator[str]:
+        if entry.attempt != wanted:
+            yield f"{entry.kind} was recorded as attempt {entry.attempt} instead of {wanted}"
+
+    def backed(self, entry: NewEntry, last: Execution | None, *outcomes: Outcome) -> Iterator[str]:
+        """Judge whether what is recorded has really happened, and once."""
+        if last is None or last.used or last.outcome not in outcomes:
+            yield f"{entry.kind} of {entry.step_id} was recorded, but nothing of the kind happened"
+            return
+        last.used = True
+        began = last.began
+        if f"step_{began.step}" != entry.step_id or began.act is not self.next_act:
+            yield f"{entry.kind} of {entry.step_id} was recorded after {began.what} had run"
+        if entry.kind is EntryKind.COMPLETED:
+            if json.loads(entry.output or "{}").get("serial") != began.serial:
+                yield "an output was recorded that the step did not put out"
+            if slip_of(entry.input) != (began.after, began.event):
+                yield "an input was recorded that the step was not given"
+
+
+def slip_of(text: str | None) -> tuple[int, int]:
+    """Return what an input says."""
+    value = json.loads(text or "{}")
+    return value.get("after", 0), value.get("event", 0)
