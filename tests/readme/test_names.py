@@ -33,14 +33,8 @@ POLICIES = (FixedRetry, ExponentialRetry)
 FUNCTIONS = (copy_sagas, open_store)
 
 BEING_MADE = {
-    "AwaitEvent",
-    "NotifyReason",
-    "NotifyResult",
-    "Sleep",
     "add_step(compensate_when=",
     "add_step(pivot=",
-    "notify_detailed",
-    "signal",
     "skip_compensation",
 }
 """What has no page yet: names with all their options, and options."""
