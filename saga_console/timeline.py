@@ -32,6 +32,7 @@ _LOOKS = {
     EntryKind.FAILED: ("✗", "x", "red", "failed"),
     EntryKind.RETRYING: ("↻", "~", "yellow", "failed, will be tried again"),
     EntryKind.SKIPPED: ("»", ">", "cyan", "skipped"),
+    EntryKind.WAITING: ("…", "~", "cyan", "waits"),
     EntryKind.COMPENSATED: ("↩", "<", "cyan", "undone"),
     EntryKind.COMPENSATION_FAILED: ("✗", "x", "red", "could not be undone"),
     EntryKind.COMPENSATION_RETRYING: ("↻", "~", "yellow", "undoing failed, will be tried again"),

@@ -10,6 +10,7 @@ from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
+from saga_core.resting import EVENT, SLEEP
 from saga_core.rollback import begun_step
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, Timing, deadline_applies
@@ -141,7 +142,7 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
     said = f"is {state.status} and {'its rollback ' if back else ''}waits "
     if state.waiting_for is not None:
         latest = f", until {until} at the latest" if until else ""
-        said += f"for {state.waiting_for}{latest}, at {_attempt(record)}"
+        said += f"for {_thing(state.waiting_for)}{latest}, at {_attempt(record)}"
     elif not until:
         said += (
             f"at {_attempt(record)} without anything that would wake it, which no store should "
@@ -151,6 +152,17 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
         said += f"until {until} for {_attempt(record)}"
     gap = _gap(record, registry)
     return said + _cause(record) + _suspicion(record) + (f"; {gap}" if gap else "")
+
+
+def _thing(waiting_for: str) -> str:
+    """Say what a saga is waiting for."""
+    if waiting_for == SLEEP:
+        return "the end of its sleep"
+    if not waiting_for.startswith(EVENT):
+        return waiting_for
+    names, what, correlation_id = waiting_for.removeprefix(EVENT).partition(" with correlation_id ")
+    said = f"an event {' or '.join(names.split('|'))}"
+    return f"{said} with the correlation_id '{correlation_id}'" if what else said
 
 
 # --- pieces --------------------------------------------------------------------------------------

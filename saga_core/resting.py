@@ -18,7 +18,7 @@ from saga_core.names import check_label
 from saga_core.records import Due, SagaRecord, StoredSignal
 from saga_core.status import EntryKind
 
-__all__ = ["Rest", "Resting", "answers", "is_wait", "wait_of", "waits_of"]
+__all__ = ["EVENT", "SLEEP", "Rest", "Resting", "answers", "is_wait", "wait_of", "waits_of"]
 
 logger = logging.getLogger("saga_core")
 

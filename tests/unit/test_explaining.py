@@ -198,13 +198,23 @@ CASES = {
         RUNNING, {"attempt": 1, **SUSPECT}, DUE,
     ),
     "waits for a thing": Case(
-        "is SUSPENDED and waits for event:paid, at attempt 1 of step 'step_1'",
-        SUSPENDED, {"waiting_for": "event:paid"},
+        "is SUSPENDED and waits for key, at attempt 1 of step 'step_1'",
+        SUSPENDED, {"waiting_for": "key"},
+    ),
+    "waits for an event": Case(
+        "is SUSPENDED and waits for an event Paid or Declined with the correlation_id 'a b', at "
+        "attempt 1 of step 'step_1'",
+        SUSPENDED, {"waiting_for": "event:Paid|Declined with correlation_id a b"},
+    ),
+    "sleeps": Case(
+        f"is COMPENSATING and its rollback waits for the end of its sleep, until {SOON_SAID} at "
+        "the latest, at attempt 1 of undoing step 'step_1'",
+        COMPENSATING, {"waiting_for": "sleep", **BACK}, LATER,
     ),
     "waits for a thing until": Case(
-        f"is SUSPENDED and waits for event:paid, until {SOON_SAID} at the latest, at attempt 1 of "
+        f"is SUSPENDED and waits for an event Paid, until {SOON_SAID} at the latest, at attempt 1 of "
         "step 'step_1'",
-        SUSPENDED, {"waiting_for": "event:paid"}, LATER,
+        SUSPENDED, {"waiting_for": "event:Paid"}, LATER,
     ),
     "nothing wakes it": Case(
         "is RUNNING and waits at attempt 1 of step 'step_1' without anything that would wake it, "
