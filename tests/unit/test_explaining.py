@@ -212,8 +212,8 @@ CASES = {
         COMPENSATING, {"waiting_for": "sleep", **BACK}, LATER,
     ),
     "waits for a thing until": Case(
-        f"is SUSPENDED and waits for an event Paid, until {SOON_SAID} at the latest, at attempt 1 of "
-        "step 'step_1'",
+        f"is SUSPENDED and waits for an event Paid, until {SOON_SAID} at the latest, at attempt "
+        "1 of step 'step_1'",
         SUSPENDED, {"waiting_for": "event:Paid"}, LATER,
     ),
     "nothing wakes it": Case(
