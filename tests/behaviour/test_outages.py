@@ -54,6 +54,21 @@ async def test_outage_is_told_once_for_all_sagas_and_all_retries(
     assert infos(caplog) == ["the store answers again"]
 
 
+async def test_answers_to_others_end_no_outage_that_a_driver_is_in(
+    store: SagaStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty = FaultyStore(store)
+    faulty.fail_always("commit", Fault.BEFORE)
+    one = saga(faulty, Story().step())
+    task = asyncio.create_task(one.start())
+    for commits in (1, 2, 3):
+        await waits(lambda commits=commits: faulty.calls_of("commit") >= commits)
+        assert await one.orchestrator.run_due() == 0
+    faulty.heal()
+    await task
+    assert len(warnings(caplog)) == 1
+
+
 async def test_every_outage_is_told(store: SagaStore, caplog: pytest.LogCaptureFixture) -> None:
     faulty = FaultyStore(store)
     faulty.fail("commit", 1, Fault.AFTER)
