@@ -170,6 +170,8 @@ class WaitsOn:
     """What has woken the saga does not end its rest."""
 
     due: Due | None
+    retry_at: datetime | None = None
+    """When the next attempt begins, if it rests until then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,17 @@ from saga_core.names import check_label
 from saga_core.records import Due, SagaRecord, StoredSignal
 from saga_core.status import EntryKind
 
-__all__ = ["EVENT", "SLEEP", "Rest", "Resting", "answers", "is_wait", "wait_of", "waits_of"]
+__all__ = [
+    "EVENT",
+    "SLEEP",
+    "Rest",
+    "Resting",
+    "answers",
+    "is_wait",
+    "kept_retry",
+    "wait_of",
+    "waits_of",
+]
 
 logger = logging.getLogger("saga_core")
 
@@ -180,6 +190,20 @@ def wait_of(record: SagaRecord) -> Resting | None:
     """Return the newest wait of the current step, with its time; None if it never waited."""
     waits = waits_of(record)
     return waits[-1] if waits else None
+
+
+def kept_retry(record: SagaRecord) -> datetime | None:
+    """Return when the next attempt begins, if an event has asked for it before."""
+    for entry in reversed(record.outputs):
+        here = (entry.step_id, entry.attempt) == (record.state.step_id, record.state.attempt)
+        if entry.kind is EntryKind.COMMAND_IGNORED and here:
+            fact = decode_json(entry.output or "", what="retry")
+            return min(
+                datetime.fromisoformat(fact["retry_at"]),
+                # Whoever ages a saga moves the row's times.
+                record.updated_at + (datetime.fromisoformat(fact["retry_at"]) - entry.at),
+            )
+    return None
 
 
 def answers(

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from saga_core.happening import Decision
 from saga_core.records import Due, SagaRecord, StoredSignal
-from saga_core.resting import Rest, Resting, answers, is_wait, waits_of
-from saga_core.status import EntryKind, SignalKind
+from saga_core.resting import Rest, Resting, answers, is_wait, kept_retry, waits_of
+from saga_core.retry import RetryPolicy
+from saga_core.status import EntryKind, SagaStatus, SignalKind
 
 __all__ = ["Rests"]
 
@@ -84,6 +85,21 @@ class Rests:
         """Tell whether the current wait has ended by its time."""
         ends = self.waits[-1].ends
         return ends is not None and ends <= self._clock() + TOLERANCE
+
+    def retry_at(self, policy: RetryPolicy) -> datetime | None:
+        """Return when the next attempt begins, if only an event has woken the saga before that.
+
+        What the policy's jitter has taken off is not on record, so it may be that much later.
+        """
+        record, state = self._record, self._state
+        if record.signals == record.seen or state is not record.state:
+            return None
+        delay = policy.delay_after(state.attempt, jitter=0.0) if state.attempt else None
+        resting = state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
+        if not delay or not resting or state.waiting_for is not None:
+            return None
+        ends = kept_retry(record) or record.updated_at + delay
+        return ends if ends > self._clock() + TOLERANCE else None
 
     def answers(self, models: Mapping[str, type[BaseModel]]) -> list[StoredSignal | None]:
         """Return the events that end the waits of this attempt, those that have come."""

@@ -34,6 +34,8 @@ def wait_on(state: SagaState, asked: WaitsOn) -> Decision:
     entry = NewEntry(
         kind=EntryKind.COMMAND_IGNORED,
         step_id=state.step_id,
+        attempt=state.attempt,
+        output=None if asked.retry_at is None else f'{{"retry_at":"{asked.retry_at.isoformat()}"}}',
         reason=f"an event is kept for later; still waiting for {state.waiting_for or 'a retry'}",
     )
     return Decision(state=_at_rest(state), history=(entry,), drive=False, due=asked.due)

@@ -25,7 +25,7 @@ from saga_core.happening import (
     WaitsOn,
 )
 from saga_core.live import LiveSaga
-from saga_core.records import StoredSignal
+from saga_core.records import Due, StoredSignal
 from saga_core.resting import Rest
 from saga_core.status import Direction
 
@@ -49,7 +49,7 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
     try:
         waits = rests.waits
         if not waits:
-            return None
+            return _too_early(live, spec)
         models = awaited_models(live, spec)
         given = rests.answers(models)
     except PayloadError as error:
@@ -69,6 +69,13 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
         over.append(event)
     rests.enter(given, over)
     return None
+
+
+def _too_early(live: LiveSaga, spec: StepSpec) -> Happened | None:
+    forward = live.state.direction is Direction.FORWARD
+    policy = spec.retry_policy if forward else spec.compensation_retry_policy
+    retry_at = live.rests.retry_at(policy)
+    return None if retry_at is None else WaitsOn(Due(at=retry_at), retry_at)
 
 
 def is_answered(live: LiveSaga) -> bool:

@@ -311,6 +311,47 @@ async def test_real_time_limit_ends_a_wait(store: SagaStore) -> None:
     assert (await one.see(saga_id)).error_code == "WaitTimedOutError"
 
 
+async def test_event_does_not_end_the_wait_for_a_retry(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    one = saga(store, story.step(fails(times=1)), story.step(awaits()), retry_policy=retry(2))
+    saga_id = await one.start()
+    due = (await one.see(saga_id)).deadline_at
+    for event_id in ("a", "b"):
+        await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7), event_id=event_id)
+        assert await one.orchestrator.run_due() == 1
+        resting = await one.see(saga_id)
+        assert (resting.status, resting.retry_counter) == (SagaStatus.SUSPENDED, 1)
+        assert due is not None
+        assert resting.deadline_at is not None
+        assert abs(resting.deadline_at - due) < timedelta(seconds=1)
+    assert story.log == ["do step_0"]
+    await harness.age(saga_id, HOUR)
+    assert await one.orchestrator.run_due() == 1
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_event_does_not_end_the_wait_for_the_retry_of_a_compensation(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    one = saga(
+        store,
+        story.step(undo=fails(times=1)),
+        story.step(fails()),
+        compensation_retry_policy=retry(2),
+    )
+    saga_id = await one.start()
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    assert await one.orchestrator.run_due() == 1
+    resting = await one.see(saga_id)
+    assert (resting.status, resting.retry_counter) == (SagaStatus.COMPENSATING, 1)
+    await harness.age(saga_id, HOUR)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
+
+
 # --- the way back -------------------------------------------------------------------------------
 
 
