@@ -106,19 +106,30 @@ class Stage:
             raise StoreUnavailableError(f"planned: {method} was lost on its way")
         self._calls += 1
         answer, error = None, None
+        calling = asyncio.ensure_future(call())
+        given_up: asyncio.CancelledError | None = None
+        while not calling.done():
+            # A renewal whose lease is over waits for a moment of real time only; what was handed
+            # over is applied all the same, and has to be on record.
+            try:
+                await asyncio.wait({calling})
+            except asyncio.CancelledError as cancelled:
+                given_up = cancelled
         try:
-            answer = await call()
+            answer = calling.result()
         except SagaError as refused:
             error = refused
         finally:
             self._calls -= 1
             self._news += 1
             self._answered.set()
-        heard = cue is Cue.GO
+        heard = cue is Cue.GO and given_up is None
         self.tell(Call(process.worker, method, request, answer, error, heard))
         if cue is Cue.CRASH_APPLIED:
             self.kill(process)
             raise Killed
+        if given_up is not None:
+            raise given_up
         if cue is Cue.LOSE_AFTER:
             raise StoreUnavailableError(f"planned: the answer of {method} was lost")
         if error is not None:
