@@ -16,6 +16,7 @@ from saga_core import (
     SagaStateError,
     SagaStatus,
     SagaStore,
+    Sleep,
 )
 from saga_core.status import Direction
 from saga_testing.conformance import StoreHarness
@@ -144,6 +145,29 @@ async def test_output_that_cannot_be_stored_is_rolled_back_where_it_may_be_missi
     after = await saga(store, story.step(), story.uncertain(unstorable)).run()
     assert after.status is SagaStatus.COMPENSATED
     assert after.error_code == "PayloadError"
+    assert story.log[-2:] == ["undo step_1 2->None", "undo step_0 1->2"]
+
+
+async def test_step_that_the_deadline_cut_off_is_undone(store: SagaStore) -> None:
+    story = Story()
+    after = await saga(store, story.step(), story.uncertain(hang)).run(
+        deadline=timedelta(milliseconds=300)
+    )
+    assert (after.status, after.error_code) == (SagaStatus.COMPENSATED, "SagaDeadlineError")
+    assert story.log[-2:] == ["undo step_1 2->None", "undo step_0 1->2"]
+
+
+async def test_step_that_waits_when_a_rollback_is_asked_for_is_undone(store: SagaStore) -> None:
+    story = Story()
+
+    def asleep(_: Number, ctx: Any) -> Any:
+        return Sleep(HOUR)
+
+    one = saga(store, story.step(), story.uncertain(asleep))
+    saga_id = await one.start()
+    assert (await one.see(saga_id)).status is SagaStatus.SUSPENDED
+    await one.admin.cancel(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
     assert story.log[-2:] == ["undo step_1 2->None", "undo step_0 1->2"]
 
 

@@ -18,6 +18,7 @@ from saga_core import (
     SagaInFlight,
     Upcaster,
 )
+from saga_core.happening import Recorded
 from saga_core.live import LiveSaga
 from saga_core.records import HistoryEntry, NewEntry, NewSaga, SagaRecord, SagaState
 from saga_core.registry import Registry
@@ -229,6 +230,18 @@ def test_rollback_shows_what_is_yet_to_be_undone() -> None:
         Direction.ROLLBACK,
         None,
     )
+
+
+def test_step_that_may_have_been_done_is_undone_by_the_new_version_where_it_was() -> None:
+    record = record_at(1, back=True, done=1)
+    doubt = NewEntry(
+        kind=EntryKind.MAYBE_DONE, step_id="step_1", input='{"n":1}', output='{"generation":3}'
+    ).as_entry(seq=2, version=2, at=NOW)
+    record = replace(record, outputs=(*record.outputs, doubt))
+    live = upcast(record, lambda saga: saga)
+    assert live.state.step_id == "step_1"
+    assert live.outputs["step_1"] == Recorded('{"n":1}', '{"generation":3}', maybe=True)
+    refused(record, lambda saga: replace(saga, step_id="step_0"), "must leave it there")
 
 
 def test_saga_that_has_not_begun_may_begin_at_another_step() -> None:
