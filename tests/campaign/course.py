@@ -48,8 +48,8 @@ class Course(Forward, Backward, Requests):
             yield f"{what} was shown event {seen} instead of {self.event}"
 
     def _timely(self, what: str) -> Iterator[str]:
-        if self.ahead and self.until is not None and self.latest < self.until:
-            yield f"{what} ran at {self.latest}, before the saga was to begin"
+        if self.ahead:
+            yield f"{what} ran, but the saga has not begun"
         if self.limit is not None and self.earliest >= self.limit:
             yield f"{what} ran although the saga's deadline had passed"
 

@@ -26,6 +26,12 @@ class Forward(Standing):
         self.waiting = self.ahead = True
         self.until = self.latest + self.plan.begins
 
+    def _begun(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from self.needs_forward(entry)
+        if not self.ahead or self.until is None or self.latest < self.until:
+            yield f"the saga has begun at {self.latest}, it was to wait until {self.until}"
+        self.go_on()
+
     def _deadline(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         if entry.output != "null":
             wanted = self.plan.deadline

@@ -108,13 +108,9 @@ class Standing:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the step that is to be done next may have been begun.
-
-        A claim leaves no trace in the history, so that only its time keeps the first step back.
-        """
+        """Whether the step that is to be done next may have been begun."""
         exists = self.position < len(self.plan.steps)
-        early = self.ahead and self.until is not None and self.latest < self.until
-        return exists and not early and not self.step.unmappable
+        return exists and not self.ahead and not self.step.unmappable
 
     @property
     def is_reversible(self) -> bool:
