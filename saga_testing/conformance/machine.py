@@ -55,7 +55,7 @@ __all__ = ["MachineRules", "StoreMachine", "play"]
 
 EXAMPLES = 15
 STEPS = 25
-SEED = 20
+SEED = 23
 """Of the everyday run, which is the same each time."""
 PATIENCE = 60.0
 """Seconds for one step on a machine that is busy."""
@@ -96,7 +96,8 @@ _SHARES: dict[st.SearchStrategy[Any], int] = {
     st.tuples(st.just("both"), _SAGA, _AT_ONCE, _AT_ONCE): 4,
     st.tuples(st.just("create_both"), _MOVES[Create], _MOVES[Create]): 1,
     st.tuples(st.just("age"), _SAGA, st.integers(1, 3)): 4,
-    st.tuples(st.just("purge"), _WORKER, st.integers(0, 2), st.integers(1, 3)): 1,
+    st.tuples(st.just("purge"), _WORKER, st.integers(0, 2), st.integers(0, 3), st.booleans()): 1,
+    st.tuples(st.just("read"), _WORKER, _SAGA, st.integers(0, 3), st.integers(0, 3)): 1,
     st.tuples(
         st.just("find"), _WORKER, _QUERY, st.none() | st.integers(0, 2), st.integers(1, 3)
     ): 2,
@@ -219,11 +220,36 @@ class StoreMachine(RuleBasedStateMachine):
             known.age(by)
             self._compare([saga_id])
 
-    def purge(self, worker: int, hours: int, limit: int) -> None:
-        store = self._stores[worker]
+    def purge(self, worker: int, hours: int, limit: int, restores: bool) -> None:
+        """Delete what ended, and perhaps bring it back from the exports of before."""
+        store, model = self._stores[worker], self._past.model
+        before = {saga_id: saga for saga_id, saga in model.sagas.items() if not saga.state.active}
+        exports = self._run(self._exports(before if restores else ()))
         gone = self._run(store.purge(finished_for=hours * HOUR, limit=limit))
         left = {record.saga_id for record in self._listed(store, Query())}
-        self._past.model.purge(hours * HOUR, limit, gone, left)
+        model.purge(hours * HOUR, limit, gone, left)
+        for saga_id, export in exports.items():
+            if export is None or saga_id in left:
+                continue
+            self._run(store.restore(export))
+            model.sagas[saga_id] = replace(before[saga_id], claim_id=None)
+        self._compare(exports)
+
+    def read(self, worker: int, saga: int, after: int, limit: int) -> None:
+        """Read a page of the history, and the inbox from there on."""
+        saga_id, known = self._past.pick(saga)
+        store = self._stores[worker]
+        entries = self._run(store.history(saga_id, after=after, limit=limit))
+        signals = self._run(store.inbox(saga_id, after=after))
+        story, inbox = ([], []) if known is None else (known.history, known.inbox)
+        assert [(one.seq, one.version, one.kind) for one in entries] == [
+            (seq, version, entry.kind)
+            for seq, (version, _, entry) in enumerate(story, start=1)
+            if after < seq <= after + limit
+        ], f"history of {saga_id}, {limit} after {after}"
+        assert [(one.seq, one.event_id) for one in signals] == [
+            (seq, one.event_id) for seq, (one, _) in enumerate(inbox, start=1) if seq > after
+        ], f"inbox of {saga_id} after {after}"
 
     def find(self, worker: int, query: dict[str, Any], older: int | None, limit: int) -> None:
         store, model = self._stores[worker], self._past.model

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from saga_core.errors import (
@@ -47,10 +47,13 @@ class Model:
 
     def __init__(self) -> None:
         self.sagas: dict[UUID, Saga] = {}
+        self.now: datetime | None = None
+        """The store's clock as it was seen last."""
 
     def copy(self) -> Model:
         """Return one that can be played on without changing this."""
         other = Model()
+        other.now = self.now
         for saga_id, saga in self.sagas.items():
             other.sagas[saga_id] = replace(saga, inbox=list(saga.inbox))
         return other
@@ -59,13 +62,17 @@ class Model:
 
     def create(self, new: NewSaga, answer: Created | SagaError) -> None:
         known = self.sagas.get(new.saga_id)
-        if known is not None and born(new).is_stranded and isinstance(answer, SagaStateError):
+        if (
+            known is not None
+            and born(new, self.now).is_stranded
+            and isinstance(answer, SagaStateError)
+        ):
             return  # of a known id and a saga that is refused whatever its id, either may win
         refusals = [] if known is not None else self._refusals_of_new(new, self.sagas)
         if _refused(answer, refusals):
             return
         if known is None:
-            self.sagas[new.saga_id] = born(new)
+            self.sagas[new.saga_id] = born(new, self.now)
         assert isinstance(answer, Created)
         assert answer.created is (known is None), f"created={answer.created}"
         self.same_record(answer.record)
@@ -82,12 +89,12 @@ class Model:
                     f"{answer!r} to version {sent.expected_version} of {saga.version}"
                 )
                 return
-            after = committed(saga, sent)
+            after = committed(saga, sent, self.now)
             if _refused(answer, self._refusals_of_commit(saga, after, sent)):
                 return
             self.sagas[sent.saga_id] = saga = after
             for new in sent.spawn:
-                self.sagas.setdefault(new.saga_id, born(new))
+                self.sagas.setdefault(new.saga_id, born(new, self.now))
             known = saga.commits[sent.commit_id]
         version, fence = known
         held = saga.version == version
@@ -105,12 +112,12 @@ class Model:
         for new in sent.spawn:
             if new.saga_id not in sagas:
                 found += self._refusals_of_new(new, sagas)
-                sagas[new.saga_id] = born(new)
+                sagas[new.saga_id] = born(new, self.now)
         return found
 
     def _refusals_of_new(self, new: NewSaga, sagas: Mapping[UUID, Saga]) -> list[SagaError]:
         found = _taken(new, new.state, sagas)
-        return [*found, SagaStateError("stranded")] if born(new).is_stranded else found
+        return [*found, SagaStateError("stranded")] if born(new, self.now).is_stranded else found
 
     # --- the work queue -------------------------------------------------------------------------
 
@@ -248,6 +255,7 @@ class Model:
     def same_record(self, found: SagaRecord, *, listed: bool = False) -> None:
         """Compare a saga as it was read; a list leaves the outputs out."""
         saga = self.sagas[found.saga_id]
+        self.now = found.now
         outputs = [entry.output for _, _, entry in saga.history if entry.output is not None]
         pairs = {
             "version": (found.version, saga.version),

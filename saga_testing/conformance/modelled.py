@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from saga_core.records import (
+    Due,
     Lease,
     LeaseAction,
     NewEntry,
@@ -75,8 +76,15 @@ class Saga:
         return any(signal.event_id == event_id for signal, _ in self.inbox)
 
 
-def born(new: NewSaga) -> Saga:
-    lease, due = new.lease, None if new.due is None else new.due.delay
+def pause(due: Due | None, now: datetime | None) -> timedelta | None:
+    """Return how long it is until then, by the store's clock as it was seen last."""
+    if due is None or due.at is None or now is None:
+        return None if due is None else due.delay
+    return due.moment(now) - now
+
+
+def born(new: NewSaga, now: datetime | None) -> Saga:
+    lease, due = new.lease, pause(new.due, now)
     return Saga(
         new=new,
         state=new.state,
@@ -88,7 +96,7 @@ def born(new: NewSaga) -> Saga:
     )
 
 
-def committed(saga: Saga, sent: Transition) -> Saga:
+def committed(saga: Saga, sent: Transition, now: datetime | None) -> Saga:
     """Return the saga after a commit that is not refused."""
     version = saga.version + 1
     inbox = [*saga.inbox, *((signal, False) for signal in sent.signals_in)]
@@ -113,7 +121,7 @@ def committed(saga: Saga, sent: Transition) -> Saga:
         after.fence += sent.lease.worker != saga.worker
         after.worker, after.due = sent.lease.worker, sent.lease.duration
     elif sent.lease is LeaseAction.RELEASE:
-        after.worker, after.due = None, None if sent.due is None else sent.due.delay
+        after.worker, after.due = None, pause(sent.due, now)
         if after.state.active and len(after.inbox) > after.seen:
             after.due = NOW
     after.commits = {**saga.commits, sent.commit_id: (version, after.fence)}

@@ -56,6 +56,7 @@ KEYS = ("a", "b", "c")
 _worker = st.sampled_from((0, 1))
 _saga = st.integers(0, 7)
 _hours = st.integers(0, 3)
+_at = st.none() | st.integers(0, 3)
 _back = st.booleans()
 _tags = st.sampled_from(((), ("red",), ("red", "big")))
 _seldom = st.sampled_from((False, False, False, True))
@@ -80,6 +81,12 @@ class Past:
     sagas: list[NewSaga] = field(default_factory=list)
     commits: list[Transition] = field(default_factory=list)
     claims: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+
+    def due(self, hours: int, at: int | None) -> Due:
+        """Return a due that is so many hours from now or, if that is sooner, at a time."""
+        now = self.model.now
+        moment = None if at is None or now is None else now + at * HOUR
+        return Due(delay=hours * HOUR, at=moment)
 
     def pick(self, number: int) -> tuple[UUID, Saga | None]:
         """Return one of the sagas that there are; for 7 one that was refused, purged or never sent.
@@ -111,15 +118,16 @@ class Create:
     tags: tuple[str, ...]
     back: bool
     hours: int
+    at: int | None
     again: bool
 
-    def new(self) -> NewSaga:
+    def new(self, past: Past) -> NewSaga:
         status = {"stuck": SagaStatus.STUCK, "ended": SagaStatus.FAILED}.get(
             self.how, SagaStatus.COMPENSATING if self.back else SagaStatus.RUNNING
         )
         waiting_for = "event:paid" if self.how == "waiting" else None
         direction = Direction.ROLLBACK if self.back else Direction.FORWARD
-        leased, due = self.how == "leased", Due(delay=self.hours * HOUR)
+        leased, due = self.how == "leased", past.due(self.hours, self.at)
         kind = KINDS[self.kind]
         return new_saga(
             saga_name=kind.saga_name,
@@ -138,10 +146,10 @@ class Create:
         """Return a saga to be spawned: one that is there already stays as it is."""
         others = [saga_id for saga_id in past.model.sagas if saga_id != parent]
         known = self.again and others and self.how != "stranded"
-        return replace(self.new(), saga_id=others[-1]) if known else self.new()
+        return replace(self.new(past), saga_id=others[-1]) if known else self.new(past)
 
     def call(self, past: Past) -> Call:
-        new = self.new()
+        new = self.new(past)
         if self.again and past.sagas:
             new = replace(new, saga_id=past.sagas[-1].saga_id)
         else:
@@ -164,6 +172,7 @@ class Commit:
     status: SagaStatus
     back: bool
     hours: int
+    at: int | None
     due: bool
     waits: bool
     unseen: bool
@@ -201,7 +210,7 @@ class Commit:
                 error_code="ValueError" if self.status is SagaStatus.STUCK else None,
             ),
             lease=leases[self.lease],
-            due=Due(delay=hours) if self.due else None,
+            due=past.due(self.hours, self.at) if self.due else None,
             seen=0 if saga is None or self.unseen else len(saga.inbox),
             history=(entry(), entry(EntryKind.RETRYING))[: 1 + self.back],
             signals_in=arrived,
@@ -340,6 +349,7 @@ def moves() -> dict[type, st.SearchStrategy[Any]]:
         tags=_tags,
         back=_back,
         hours=_hours,
+        at=_at,
         again=_seldom,
     )
     late = st.sampled_from((0, 0, 0, 0, 1, -1))
@@ -352,6 +362,7 @@ def moves() -> dict[type, st.SearchStrategy[Any]]:
         status=st.sampled_from((*SagaStatus, *(SagaStatus.RUNNING, SagaStatus.SUSPENDED) * 3)),
         back=_back,
         hours=_hours,
+        at=_at,
         due=st.booleans(),
         waits=_seldom,
         unseen=_seldom,

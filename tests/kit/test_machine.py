@@ -17,6 +17,11 @@ NAMES = (
     "the time of the update stays",
     "KEEP renews the lease",
     "a claim leaves the version",
+    "a time wins over a delay",
+    "pages of the history overlap",
+    "the inbox is read from the start",
+    "a restored saga knows no commit",
+    "a purge of nothing deletes all",
 )
 
 
