@@ -2,8 +2,9 @@
 
 | session                  | what it shows                                            | bare `nox` |
 |--------------------------|----------------------------------------------------------|-----------|
-| tests-3.x                | everything on every store, campaigns in their short form | this 3.x  |
-| rules                    | the table: which store keeps which rule                  | yes       |
+| tests-3.x                | everything on every store, campaigns short; the table of | this 3.x  |
+|                          | rules by stores                                          |           |
+| rules                    | that table alone: which store keeps which rule           | no        |
 | unit-3.x                 | the core, the plugins and the kit; no server             | no        |
 | conformance(backend)-3.x | one store keeps the SagaStore contract                   | no        |
 | servers                  | the same on each PostgreSQL, Redis and Valkey here       | no        |
@@ -36,10 +37,12 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 STORES = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
 DURABLE = ["sqlite", "postgresql", "redis"]
+TWO = ["-n", "2"]
+TABLE = ["-p", "saga_testing.conformance.table"]
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = [f"tests-{CURRENT}", "rules"]
+nox.options.sessions = [f"tests-{CURRENT}"]
 
 # Interpreters that pyenv has built but not put on PATH.
 _pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -50,16 +53,16 @@ os.environ["PATH"] = os.pathsep.join(
 
 @nox.session(python=PYTHONS, tags=["matrix"])
 def tests(session: nox.Session) -> None:
-    """Run everything, as `.ci/run` does."""
+    """Run everything, as `.ci/run` does, and print which store keeps which rule."""
     _install(session)
-    _pytest(session)
+    _pytest(session, *TWO, *([] if session.posargs else TABLE))
 
 
 @nox.session(tags=["matrix"])
 def rules(session: nox.Session) -> None:
     """Print the rules of the suite by the stores that keep them; fail if one is left out."""
     _install(session)
-    _pytest(session, "tests/conformance", "-p", "saga_testing.conformance.table")
+    _pytest(session, "tests/conformance", *TWO, *TABLE)
 
 
 @nox.session(python=PYTHONS)
@@ -184,6 +187,7 @@ def lower_bounds(session: nox.Session) -> None:
     _pytest(
         session,
         "tests",
+        *TWO,
         "--ignore=tests/packaging",
         "--ignore=tests/test_house.py",
         "-W",
