@@ -37,7 +37,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}"
 STORES = ["memory", "sqlite", "postgresql", "redis", "sql-sqlite", "sql-postgresql"]
 DURABLE = ["sqlite", "postgresql", "redis"]
-TWO = ["-n", "2"]
+TWO = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]  # modules at a time
 TABLE = ["-p", "saga_testing.conformance.table"]
 
 nox.options.default_venv_backend = "venv"
