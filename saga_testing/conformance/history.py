@@ -100,7 +100,7 @@ class HistoryRules(Topic):
         assert not await store.history(record.saga_id, after=1, limit=0)
 
     async def test_every_output_is_brought_however_many(self, store: SagaStore) -> None:
-        done = tuple(entry(output=str(n)) for n in range(30))
+        done = tuple(entry(output=str(n)) for n in range(150))
         record = (await store.create(leased())).record
         await store.commit(commit_of(record, history=done))
         outputs = (await store.load(record.saga_id)).outputs

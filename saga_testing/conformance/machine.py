@@ -10,10 +10,9 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Collection, Coroutine
-from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
-from itertools import count, permutations
+from itertools import permutations
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -35,20 +34,20 @@ from saga_testing.conformance.modelled import Saga
 from saga_testing.conformance.moves import (
     KEYS,
     KINDS,
-    Call,
     Claim,
     Commit,
     Create,
     Move,
-    Past,
     Release,
     Renew,
     RepeatCommit,
     Send,
     moves,
 )
+from saga_testing.conformance.past import Call, Past
 from saga_testing.conformance.sagas import HOUR, entry
 from saga_testing.conformance.sagas import state as state_of
+from saga_testing.conformance.stage import Stage
 from saga_testing.conformance.topic import Topic
 
 __all__ = ["MachineRules", "StoreMachine", "play"]
@@ -57,8 +56,6 @@ EXAMPLES = 15
 STEPS = 25
 SEED = 23
 """Of the everyday run, which is the same each time."""
-PATIENCE = 60.0
-"""Seconds for one step on a machine that is busy."""
 
 _T = TypeVar("_T")
 _MOVES = moves()
@@ -127,7 +124,7 @@ async def play(harness: StoreHarness) -> None:
     replay = f"SAGA_MACHINE_EXAMPLES={examples} SAGA_MACHINE_SEED={number}"
     if asked:
         print(f"played with {replay}")  # pytest shows it with a failure
-    stage = _Stage(harness, asyncio.get_running_loop())
+    stage = Stage(harness, asyncio.get_running_loop())
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
@@ -156,7 +153,7 @@ async def play(harness: StoreHarness) -> None:
 class StoreMachine(RuleBasedStateMachine):
     """One run: an empty namespace, two handles on it, and the model of what was done."""
 
-    def __init__(self, stage: _Stage) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__()
         self._stage = stage
         self._stores = stage.enter()
@@ -337,49 +334,6 @@ class StoreMachine(RuleBasedStateMachine):
         except BaseException:
             self._is_red = True
             raise
-
-
-class _Stage:
-    """A namespace with two handles on it, for one run after the other until one is red."""
-
-    def __init__(self, harness: StoreHarness, loop: asyncio.AbstractEventLoop) -> None:
-        self.harness = harness
-        self.namespace = ""
-        self._loop = loop
-        self._numbers = count()
-        self._session: Future[None] | None = None
-
-    def enter(self) -> tuple[SagaStore, SagaStore]:
-        if self._session is None:
-            self.namespace = f"m{next(self._numbers)}"
-            self._opened: Future[tuple[SagaStore, SagaStore]] = Future()
-            self._done = asyncio.Event()
-            self._session = asyncio.run_coroutine_threadsafe(self._stay_open(), self._loop)
-        return self._opened.result(PATIENCE)
-
-    def leave(self) -> None:
-        """Close the handles; the next run gets others, in another namespace."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            self._loop.call_soon_threadsafe(self._done.set)
-            session.result(PATIENCE)
-
-    def run(self, call: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(PATIENCE)
-
-    async def _stay_open(self) -> None:
-        """Open and close in one task, as a context manager may ask for."""
-        try:
-            async with (
-                self.harness.open(namespace=self.namespace) as one,
-                self.harness.open(namespace=self.namespace) as two,
-            ):
-                self._opened.set_result((one, two))
-                await self._done.wait()
-        except BaseException as error:
-            if self._opened.done():
-                raise
-            self._opened.set_exception(error)
 
 
 def _end(saga_id: UUID, version: int) -> Transition:

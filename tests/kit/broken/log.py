@@ -361,7 +361,7 @@ BUGS = (
         "only the latest outputs are brought",
         "_read",
         "for entry in row.history",
-        "for entry in row.history[-20:]",
+        "for entry in row.history[-100:]",
         "test_every_output_is_brought_however_many",
     ),
     Bug(
@@ -388,7 +388,7 @@ BUGS = (
         "    if transition.commit_id in row.fences.keys() - {*row.commit_ids}:\n"
         "        return Committed(version=before.version, fence=1, signals=0, held=True)\n"
         "    row.fences.setdefault(transition.commit_id, before.fence)\n",
-        "test_stale_commit_stays_stale_when_it_is_repeated",
+        "test_commit_that_never_arrived_is_stale_after_a_claim",
     ),
     Bug(
         "a commit is known by the latest entries only",
