@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -18,11 +18,18 @@ from saga_core import (
     AwaitEvent,
     ExponentialRetry,
     FixedRetry,
+    HistoryItem,
+    InputContext,
+    NotifyResult,
     SagaAdmin,
+    SagaAdminSnapshot,
     SagaBuilder,
     SagaOrchestrator,
+    SagaPage,
+    SagaSnapshot,
     SagaWorker,
     Sleep,
+    StepContext,
     copy_sagas,
     open_store,
 )
@@ -33,6 +40,16 @@ from tests.readme.documents import ROOT, blocks, programs
 CLASSES = (SagaAdmin, SagaBuilder, SagaOrchestrator, SagaWorker)
 PARTS = (AwaitEvent, ExponentialRetry, FixedRetry, Sleep)
 FUNCTIONS = (copy_sagas, open_store)
+READ = (
+    HistoryItem,
+    InputContext,
+    NotifyResult,
+    SagaAdminSnapshot,
+    SagaPage,
+    SagaSnapshot,
+    StepContext,
+)
+"""What users are given to look at."""
 
 
 def executed() -> Iterator[str]:
@@ -81,6 +98,19 @@ def test_every_public_method_is_used(kind: type) -> None:
 
 def public(kind: type) -> set[str]:
     return {name for name in vars(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_everything_that_can_be_read_is_read(kind: type) -> None:
+    names = [*get_type_hints(kind), *public(kind)]
+    members = {name: inspect.getattr_static(kind, name, None) for name in names}
+    read = {
+        name
+        for name, member in members.items()
+        if not name.startswith(("_", "model_")) and not isinstance(member, classmethod)
+    }
+    assert len(read) > 1
+    assert sorted(read - used()["attributes"]) == []
 
 
 def options() -> dict[str, set[str]]:
