@@ -378,12 +378,12 @@ class SagaEngine:
                 return TakenUp.DRIVEN
             live.trusted_until = since + self.execution_lease.total_seconds() * TRUSTED
             on_trial = suspect and record.reclaims and live.driving
-            if on_trial and not await self._on_trial(live):
-                return TakenUp.DRIVEN
             if live.unwritten is not None and live.driving:
                 # On record before a step of the new version runs: who knows only the old one will
-                # find that the saga is not for him.
+                # find that the saga is not for him. Crashes count anew.
                 await to_the_end(self.commit(live, go_on(live.state, ())))
+            elif on_trial and not await self._on_trial(live):
+                return TakenUp.DRIVEN
             await self.drive(
                 live,
                 since=since,
