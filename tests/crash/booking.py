@@ -1,4 +1,4 @@
-"""The saga that is killed: a retry, a wait for `notify`, a final failure and a rollback."""
+"""The saga that is killed: a retry, a wait for `notify`, a final failure, a probe, a rollback."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from saga_core import (
 )
 from tests.crash.ledger import Ledger
 
-__all__ = ["EXPECTED_HISTORY", "NAME", "STEPS", "Probe", "build"]
+__all__ = ["EXPECTED_HISTORY", "NAME", "ORDERS", "STEPS", "Probe", "build"]
 
 NAME = "booking"
 STEPS = ("reserve", "charge", "approve", "ship")
+ORDERS = {"do": STEPS, "probe": STEPS[-1:], "undo": STEPS[::-1]}
+"""In which order steps are done, asked for and undone."""
 RETRY = timedelta(milliseconds=5)
 LONG = timedelta(days=1)
 
@@ -33,6 +35,10 @@ EXPECTED_HISTORY = [
     ("event", "approve"),
     ("completed", "approve"),
     ("failed", "ship"),
+    ("maybe_done", "ship"),
+    ("compensation_retrying", "ship"),
+    ("probed", "ship"),
+    ("compensated", "ship"),
     ("compensated", "approve"),
     ("compensation_retrying", "charge"),
     ("compensated", "charge"),
@@ -70,12 +76,20 @@ class Step(BaseStep[Work, Done]):
         self._point("end", "do", ctx)
         return Done(step_id=ctx.step_id)
 
-    async def compensate(self, inp: Work, out: Done, ctx: StepContext) -> None:
+    async def compensate(self, inp: Work, out: Done | None, ctx: StepContext) -> None:
+        assert out is not None, "what may have been done was asked for"
         assert out.step_id == ctx.step_id
         self._point("begin", "undo", ctx)
         if ctx.step_id == "charge" and ctx.attempt == 1:
             raise ConnectionError("the bank is busy again")
         self._point("end", "undo", ctx)
+
+    async def probe(self, inp: Work, ctx: StepContext) -> Done | None:
+        self._point("begin", "probe", ctx)
+        if ctx.attempt == 1:
+            raise ConnectionError("the carrier is busy")
+        self._point("end", "probe", ctx)
+        return Done(step_id=ctx.step_id)
 
     def _point(self, moment: str, direction: str, ctx: StepContext) -> None:
         self._ledger.note(moment, direction, ctx.step_id, ctx.attempt, ctx.fence)
@@ -92,6 +106,7 @@ def build(ledger: Ledger, probe: Probe) -> SagaDefinition:
             input_map=_work,
             retry_policy=FixedRetry(max_attempts=3, delay=LONG if step_id == "approve" else RETRY),
             compensation_retry_policy=FixedRetry(max_attempts=3, delay=timedelta(0)),
+            compensate_when="maybe_done" if step_id == "ship" else "done",
         )
     return builder.build()
 

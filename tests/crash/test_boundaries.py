@@ -27,7 +27,7 @@ from saga_core import SagaNotFoundError, SagaOrchestrator, SagaStatus, SagaStore
 from saga_testing.ending import end_of
 from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.conformance.test_redis import AGE
-from tests.crash.booking import EXPECTED_HISTORY, NAME, STEPS, build
+from tests.crash.booking import EXPECTED_HISTORY, NAME, ORDERS, STEPS, build
 from tests.crash.ledger import Deed, Ledger
 from tests.crash.victim import LEASE, Scene, live
 
@@ -149,7 +149,8 @@ def unjust_deed(
 ) -> str | None:
     """Compare what steps did with what was on record when the driver died."""
     after = deeds[len(before) :]
-    for direction, kind in (("do", "completed"), ("undo", "compensated")):
+    kinds = {"do": "completed", "probe": "probed", "undo": "compensated"}
+    for direction, kind in kinds.items():
         for step_id in STEPS:
             again = [
                 deed for deed in after if (deed.direction, deed.step_id) == (direction, step_id)
@@ -158,7 +159,7 @@ def unjust_deed(
                 return f"{direction} {step_id} ran again although it was on record as {kind}"
         began = [deed for deed in deeds if deed.direction == direction and deed.began]
         order = list(dict.fromkeys(deed.step_id for deed in began))
-        expected = list(STEPS) if direction == "do" else ["approve", "charge", "reserve"]
+        expected = list(ORDERS[direction])
         if order != expected:
             return f"{direction} went {order}, not {expected}"
         runs = Counter((deed.step_id, deed.attempt) for deed in began)
