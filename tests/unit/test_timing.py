@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+import saga_core
 from saga_core import Direction, EntryKind, SagaStatus
 from saga_core.codec import PayloadLimits
 from saga_core.decide import decide
@@ -225,6 +228,18 @@ def test_person_who_goes_on_after_the_deadline_makes_it_void(ask: Any) -> None:
     assert (late.actor, late.reason) == ("ann", "because")
     in_time = decide(MADE, SUSPENDED, {}, ask(False)).history
     assert EntryKind.DEADLINE not in [entry.kind for entry in in_time]
+
+
+def test_core_asks_no_clock_of_the_machine_but_the_monotonic_one() -> None:
+    clock = re.compile(r"\btime\.time|\.(?:now|utcnow|today)\(")
+    asking = [
+        f"{path.name}: {line.strip()}"
+        for path in Path(saga_core.__file__).parent.glob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if clock.search(line) and "such as datetime.now(UTC)" not in line  # what an error says
+    ]
+    # In the id of a saga, which decides nothing.
+    assert asking == ["names.py: milliseconds = time.time_ns() // 1_000_000"]
 
 
 def test_retry_of_a_rollback_has_no_deadline_to_make_void() -> None:
