@@ -8,13 +8,14 @@ from uuid import uuid4
 import pytest
 
 from saga_core.errors import SagaNotFoundError
-from saga_core.records import Due, LeaseAction
+from saga_core.records import DUE_NOW, Due, LeaseAction
 from saga_core.status import SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
     HOUR,
     LEASE,
+    OTHER,
     claim,
     claim_one,
     commit_of,
@@ -128,6 +129,44 @@ class SignalRules(Topic):
         committed = await store.commit(parked_commit(record, state=state_of(status), due=due))
         assert committed.signals == 1
         assert (await claim_one(store)).saga_id == record.saga_id
+
+    async def test_signal_before_a_wait_without_a_time_makes_it_due_now(
+        self, store: SagaStore
+    ) -> None:
+        # An event that came while its wait was being written: nothing else would ever wake it.
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        waiting = state_of(SagaStatus.SUSPENDED, waiting_for="event:Paid")
+        await store.commit(parked_commit(record, state=waiting, due=None))
+        assert (await claim_one(store)).state.waiting_for == "event:Paid"
+
+    async def test_wait_without_a_time_rests_until_something_new_is_sent(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased())).record
+        await store.signal(record.saga_id, event())
+        waiting = state_of(SagaStatus.SUSPENDED, waiting_for="event:Paid")
+        await store.commit(parked_commit(record, state=waiting, due=None, seen=1))
+        await harness.age(record.saga_id, HOUR)
+        assert not (await claim(store)).records
+        assert (await store.load(record.saga_id)).due_at is None
+        await store.signal(record.saga_id, event())
+        assert (await claim_one(store)).saga_id == record.saga_id
+
+    async def test_event_that_was_seen_before_is_consumed_by_a_later_holder(
+        self, store: SagaStore
+    ) -> None:
+        record = (await store.create(leased())).record
+        for name in ("first", "second"):
+            await store.signal(record.saga_id, event(name))
+        waiting = state_of(SagaStatus.SUSPENDED, waiting_for="event:Paid")
+        await store.commit(parked_commit(record, state=waiting, due=DUE_NOW, seen=2))
+        taken = await claim_one(store, OTHER)
+        await store.commit(commit_of(taken, consumed=("first",)))
+        assert [(one.event_id, one.consumed) for one in await store.inbox(record.saga_id)] == [
+            ("first", True),
+            ("second", False),
+        ]
 
     async def test_signal_that_was_seen_does_not_wake_again(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
