@@ -91,6 +91,9 @@ async def test_wait_goes_on_when_any_one_call_is_lost(
     rehearsal = FaultyStore(store)
     await whole_life(store, rehearsal, harness, Story())
     calls = [(call.method, call.ordinal) for call in rehearsal.calls]
+    if not isinstance(store, MemoryStore):
+        # What is lost besides writes has been lost on the store that is fastest.
+        calls = [call for call in calls if call[0] in ("commit", "signal")]
     for fault in (Fault.BEFORE, Fault.AFTER):
         for method, ordinal in calls:
             await store.purge(finished_for=timedelta(0), limit=10)
