@@ -36,6 +36,8 @@ _LOOKS = {
     EntryKind.COMPENSATED: ("↩", "<", "cyan", "undone"),
     EntryKind.COMPENSATION_FAILED: ("✗", "x", "red", "could not be undone"),
     EntryKind.COMPENSATION_RETRYING: ("↻", "~", "yellow", "undoing failed, will be tried again"),
+    EntryKind.COMPENSATION_SKIPPED: ("»", ">", "cyan", "left as it is"),
+    EntryKind.MAYBE_DONE: ("?", "?", "yellow", "may have been done"),
     EntryKind.STUCK: ("■", "!", "red", "stuck"),
 }
 _OTHER = ("·", ".", "default", "")

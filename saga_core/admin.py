@@ -240,14 +240,16 @@ class SagaAdmin:
                 "skip_compensation needs a reason: something stays done that the saga had promised "
                 "to undo, so say why that is right"
             )
-        record = await self._engine.store.load(saga_id)
-        if record.state.direction is not Direction.ROLLBACK or record.state.step_id is None:
+        state = (await self._engine.store.load(saga_id)).state
+        if state.direction is not Direction.ROLLBACK or state.step_id is None:
             raise SagaStateError(
-                f"skip_compensation: the saga is {record.state.status} and undoes nothing; it "
-                "needs to be STUCK or COMPENSATING, in a rollback",
+                f"skip_compensation: the saga is {state.status} and undoes nothing; it needs to be "
+                "STUCK or COMPENSATING, in a rollback",
                 saga_id=saga_id,
             )
-        order = order_of(SignalKind.SKIP_COMPENSATION, by, step_id=record.state.step_id)
+        order = order_of(
+            SignalKind.SKIP_COMPENSATION, by, step_id=state.step_id, number=state.generation
+        )
         await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
     async def retry_from(

@@ -19,14 +19,18 @@ class Command:
     """The step that it is about, if it is about one."""
     input: str | None = None
     """That step's new input, JSON."""
+    number: int = 0
+    """In a rollback, which of the times that the step was done."""
 
     def encode(self) -> str:
         """Return the signal's payload."""
-        parts = {"actor": self.by.actor, "reason": self.by.reason}
+        parts: dict[str, str | int | None] = {"actor": self.by.actor, "reason": self.by.reason}
         if self.step_id is not None:
             parts["step_id"] = self.step_id
         if self.input is not None:
             parts["input"] = self.input
+        if self.number:
+            parts["number"] = self.number
         return encode_json(parts, what="command")
 
     @classmethod
@@ -34,4 +38,4 @@ class Command:
         """Read a payload that `encode` has made."""
         value = decode_json(payload, what="command")
         by = Operator(actor=value["actor"], reason=value["reason"])
-        return cls(by, value.get("step_id"), value.get("input"))
+        return cls(by, value.get("step_id"), value.get("input"), value.get("number", 0))

@@ -306,6 +306,8 @@ class CompensationSkipRequested:
     step_id: str | None
     """The step that is not to be undone: by now the rollback may be at another."""
     token: UUID
+    number: int = 0
+    """Which of the times that it was done: a saga that went back has done it more than once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def happening_of(
         case SignalKind.COMPENSATE | SignalKind.CANCEL:
             return CompensationRequested(command.by, uuid4(), _NAMES[kind])
         case SignalKind.SKIP_COMPENSATION:
-            return CompensationSkipRequested(command.by, command.step_id, uuid4())
+            return CompensationSkipRequested(command.by, command.step_id, uuid4(), command.number)
         case SignalKind.EDIT_INPUT:
             step_id, text = command.step_id or "", command.input or "null"
             return EditRequested(command.by, step_id, text, uuid4(), due, live.is_overdue)

@@ -40,10 +40,11 @@ def order_of(
     *,
     step_id: str | None = None,
     new_input: str | None = None,
+    number: int = 0,
     readable: bool = True,
 ) -> Order:
     """Return an order that means the same to a driver as to a saga that nobody drives."""
-    command = Command(by, step_id, new_input)
+    command = Command(by, step_id, new_input, number)
 
     def happened(_: SagaRecord, live: LiveSaga) -> Happened:
         return happening_of(live, kind, command, due=live.due, pause=live.pause)

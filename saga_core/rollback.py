@@ -233,10 +233,11 @@ def compensation_skip_requested(
     require_unpaused(state, "skip_compensation")
     require(state, "skip_compensation", allowed, "STUCK or COMPENSATING, in a rollback")
     spec = current_step(definition, state)
-    if asked.step_id != spec.step_id:
+    if (asked.step_id, asked.number) != (spec.step_id, state.generation):
+        there = _told(spec.step_id, state.generation)
         raise SagaStateError(
-            f"skip_compensation: the saga is {state.status} and undoes step '{spec.step_id}' by "
-            f"now, not step '{asked.step_id}', for which it was asked; look at it again"
+            f"skip_compensation: the saga is {state.status} and undoes {there} by now, not "
+            f"{_told(asked.step_id, asked.number)}, for which it was asked; look at it again"
         )
     entry = NewEntry(
         kind=EntryKind.COMPENSATION_SKIPPED,
@@ -247,3 +248,7 @@ def compensation_skip_requested(
         reason=asked.by.reason,
     )
     return roll_back(definition, _innocent(state), outputs, spec.index, asked.token, (entry,))
+
+
+def _told(step_id: str | None, number: int) -> str:
+    return f"step '{step_id}'" + (f" (no. {number + 1} of its times)" if number else "")

@@ -189,7 +189,7 @@ class Life:
             assert self.undone == sorted(undoable, reverse=True)
 
 
-def operator_requests(pause: Pause | None, step_id: str | None) -> st.SearchStrategy[Happened]:
+def operator_requests(pause: Pause | None, at: SagaState) -> st.SearchStrategy[Happened]:
     by = Operator("ann", "because")
     requests: list[Happened] = [
         RetryRequested(by, uuid4(), None),
@@ -200,7 +200,7 @@ def operator_requests(pause: Pause | None, step_id: str | None) -> st.SearchStra
         PauseRequested(by, Due(delay=timedelta(seconds=5))),
         ResumeRequested(by, pause),
         ResumeRequested(by, pause),
-        CompensationSkipRequested(by, step_id, uuid4()),
+        CompensationSkipRequested(by, at.step_id, uuid4(), at.generation),
         Aborted(by),
         SkipRequested(by, "{}", uuid4(), Mapped("{}")),
         EventArrived("{}", Mapped('{"new":1}'), uuid4()),
@@ -266,7 +266,7 @@ def test_rules_hold_whatever_happens(made: SagaDefinition, data: st.DataObject) 
         resting = life.state.status in TERMINAL or life.state.is_paused
         if resting or data.draw(st.integers(0, 5)) == 0:
             before, kept = life.state, life.outputs.after(())
-            request = data.draw(operator_requests(life.pause, before.step_id))
+            request = data.draw(operator_requests(life.pause, before))
             last = before.step_index + 1 >= len(made.steps)
             if isinstance(request, SkipRequested) and last:
                 request = SkipRequested(request.by, "{}", uuid4(), None)

@@ -212,3 +212,9 @@ def test_definition_knows_what_its_pivot_is() -> None:
 def test_compensation_that_is_not_meant_is_not_skipped() -> None:
     with pytest.raises(SagaStateError, match=r"undoes step 'step_0' by now, not step 'step_1'"):
         decide(uncertain(), undoing(0), MAYBE, CompensationSkipRequested(BY, "step_1", uuid4()))
+
+
+def test_compensation_of_the_same_step_at_another_time_is_not_skipped() -> None:
+    asked = CompensationSkipRequested(BY, "step_1", uuid4(), number=1)
+    with pytest.raises(SagaStateError, match=r"not step 'step_1' .no. 2 of its times., for"):
+        decide(uncertain(), undoing(1), MAYBE, asked)
