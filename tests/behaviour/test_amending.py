@@ -12,6 +12,7 @@ from saga_core import (
     InputContext,
     PayloadError,
     SagaBuilder,
+    SagaDefinitionError,
     SagaStateError,
     SagaStatus,
     SagaStore,
@@ -19,6 +20,7 @@ from saga_core import (
 )
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
+from tests.behaviour.versions import Release, old_definition, second, to_second
 
 
 def too_big(inp: Number, ctx: StepContext) -> None:
@@ -394,3 +396,29 @@ async def test_driven_saga_goes_back_once_the_step_in_flight_is_recorded(
         await other.admin.cancel(chosen)
     undone = [line[:11] for line in story.log if line.startswith("undo")]
     assert undone == ["undo step_1", "undo step_0", "undo step_1", "undo step_0"]
+
+
+# --- and another version -------------------------------------------------------------------------
+
+
+async def test_saga_that_was_moved_to_another_version_does_not_go_back(store: SagaStore) -> None:
+    story = Story()
+    old = old_definition(story, None, fails(), retry_policy=retry(5))
+    saga_id = await Release(store).register(old, "1").start()
+    new = Release(store).register(old, "1").register(second(story), "2", {"1": to_second})
+    await unchanged(store, saga_id, new.admin.retry_from(saga_id, "step_0"), "another version")
+
+
+async def test_saga_that_went_back_is_left_to_the_version_that_has_done_it(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    made = old_definition(story, None, fails(), retry_policy=retry(5))
+    old = Release(store).register(made, "1")
+    saga_id = await old.start()
+    await old.admin.retry_from(saga_id, "step_0")
+    new = Release(store).register(made, "1").register(second(story), "2", {"1": to_second})
+    with pytest.raises(SagaDefinitionError, match="it went back to an earlier step"):
+        await new.admin.cancel(saga_id)
+    await old.admin.cancel(saga_id)
+    assert story.log[-2:] == ["undo step_0 1->2", "undo step_0 1->2"]

@@ -11,10 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from saga_backends.sql import SqlSagaStore
+from saga_core.admin import SagaAdmin
 from saga_core.errors import SagaStateError
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.status import SagaStatus
 from saga_core.upcaster import DoneStep, SagaInFlight
+from tests.behaviour.cast import Story, definition, fails, retry
 from tests.sql.shop import Base, Invoice, OrderSagaState, Tier, three_steps
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -45,6 +47,21 @@ async def test_a_saga_runs_to_its_end(orchestrator: SagaOrchestrator) -> None:
     snapshot = await orchestrator.get_snapshot(await drive(orchestrator))
     assert snapshot.status is SagaStatus.COMPLETED
     assert snapshot.outputs["third"] == {"value": 4}
+
+
+async def test_what_counts_no_more_is_not_in_the_context_of_the_row(sessions: Sessions) -> None:
+    story = Story()
+    failing = definition(story.step(), story.step(), story.step(fails()), retry_policy=retry(5))
+    orchestrator = SagaOrchestrator(
+        store=SqlSagaStore(model_class=OrderSagaState, session_maker=sessions)
+    )
+    orchestrator.register("story", failing)
+    saga_id = await orchestrator.start(saga_name="story", initial_data={"n": 1})
+    admin = SagaAdmin(engine=orchestrator.engine)
+    await admin.retry_from(saga_id, "step_1", wait=False)
+    async with sessions() as session:
+        saga = await session.get_one(OrderSagaState, saga_id)
+    assert saga.context["step_outputs"] == {"step_0": {"n": 2}}
 
 
 async def test_the_row_reads_in_an_async_session(
