@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 
 import pytest
 
 from saga_testing.servers import PostgresqlServer, RedisServer, postgresql_server, redis_server
+
+# What the processes that tests start are made of is imported once, by the one that they fork from.
+multiprocessing.set_forkserver_preload(
+    [
+        "tests.claims.workforce",
+        "tests.conformance.test_postgresql",
+        "tests.conformance.test_redis",
+        "tests.conformance.test_sql_postgresql",
+        "tests.conformance.test_sql_sqlite",
+        "tests.conformance.test_sqlite",
+        "tests.crash.victim",
+        "tests.crash.workshop",
+    ]
+)
 
 
 @pytest.fixture(scope="session")

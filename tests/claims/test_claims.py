@@ -54,7 +54,6 @@ MOST_EXTRA = 2000
 """Sagas started beyond the first, so that those that are to die find something to do."""
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.claims.workforce"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis", "sql-postgresql"])

@@ -36,7 +36,6 @@ FEWEST_POINTS = 60
 SECONDS_TO_LIVE = 60
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.crash.victim"])
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ MOST_DEATHS = 15
 PATIENCE = 30.0
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.crash.victim", "tests.crash.workshop"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis"])
