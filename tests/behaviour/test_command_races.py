@@ -1,0 +1,112 @@
+"""A command and the driver it is meant for: it takes effect once, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from saga_core import SagaAdmin, SagaStateError, SagaStatus, SagaStore, StepContext
+from saga_core.records import Held, Signal
+from saga_core.status import Direction, SignalKind
+from saga_testing import FaultyStore
+from tests.behaviour.cast import Number, Story, retry, saga
+
+Give = Callable[[SagaAdmin, UUID], Coroutine[Any, Any, None]]
+
+COMMANDS: dict[str, tuple[Give, str]] = {
+    "cancel": (lambda admin, each: admin.cancel(each, actor="ann"), "compensation_requested"),
+    "pause": (lambda admin, each: admin.pause(each, actor="ann"), "paused"),
+    "abort": (lambda admin, each: admin.abort(each, actor="ann"), "aborted"),
+    "retry_from": (lambda admin, each: admin.retry_from(each, "step_0", actor="ann"), "went_back"),
+    "edit_input": (
+        lambda admin, each: admin.edit_input(each, {"n": 5}, actor="ann"),
+        "input_edited",
+    ),
+}
+
+
+async def held(store: SagaStore) -> tuple[saga, UUID, Held]:
+    """Return a saga at its second step that somebody has just claimed."""
+    story = Story()
+    broken = [True]
+
+    def deed(inp: Number, ctx: StepContext) -> None:
+        if broken:
+            raise ValueError(broken.pop())
+
+    one = saga(store, story.step(), story.step(deed), retry_policy=retry(5))
+    saga_id = await one.start()
+    await one.admin.retry_step(saga_id, wait=False)
+    engine = one.orchestrator.engine
+    claims, _ = await engine.claim(claim_id=uuid4(), limit=1, favour=Direction.FORWARD)
+    return one, saga_id, Held(saga_id, claims.records[0].fence)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_command_that_meets_no_driver_any_more_takes_effect_once(
+    store: SagaStore, name: str
+) -> None:
+    """It lies in the inbox by then, and whoever sent it has seen to it himself."""
+    give, kind = COMMANDS[name]
+    one, saga_id, lease = await held(store)
+    worker = one.orchestrator.engine.worker
+    faulty = FaultyStore(store)
+    faulty.between("signal", 1, lambda: store.release(worker, [lease], delay=timedelta(0)))
+    story = Story()
+    other = saga(faulty, story.step(), story.step(), retry_policy=retry(5))
+    await give(other.admin, saga_id)
+    while await one.orchestrator.run_due():
+        pass
+    after = await one.see(saga_id)
+    told = [entry.kind.value for entry in after.step_history if entry.actor == "ann"]
+    assert told == [kind]
+    assert all(signal.consumed for signal in await store.inbox(saga_id))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_command_whose_saga_ends_before_it_arrives_is_refused(
+    store: SagaStore, name: str
+) -> None:
+    give, _ = COMMANDS[name]
+    one, saga_id, lease = await held(store)
+    worker = one.orchestrator.engine.worker
+
+    async def end() -> None:
+        await store.release(worker, [lease], delay=timedelta(0))
+        await one.orchestrator.run_due()
+
+    faulty = FaultyStore(store)
+    faulty.between("signal", 1, end)
+    story = Story()
+    other = saga(faulty, story.step(), story.step(), retry_policy=retry(5))
+    with pytest.raises(SagaStateError, match="COMPLETED") as refused:
+        await give(other.admin, saga_id)
+    assert refused.value.saga_id == saga_id
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.COMPLETED
+    assert not [entry for entry in after.step_history if entry.actor == "ann"]
+    assert not await store.inbox(saga_id)
+
+
+async def test_resume_that_meets_whoever_looks_at_a_paused_saga_is_obeyed_by_him(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    one = saga(store, story.step())
+    saga_id = await one.start(wait=False)
+    await one.admin.pause(saga_id)
+    faulty = FaultyStore(store)
+    looker = saga(faulty, story.step())
+    sent = faulty.calls_of("commit")
+    # He has claimed it because of this, and is about to let it rest again.
+    faulty.between("commit", sent + 1, lambda: one.admin.resume(saga_id, wait=False))
+    await store.signal(saga_id, Signal(event_id="e", kind=SignalKind.EVENT, payload="1"))
+    assert await looker.orchestrator.run_due() == 1
+    after = await one.see(saga_id)
+    assert after.status is SagaStatus.COMPLETED
+    assert [entry.kind.value for entry in after.step_history].count("resumed") == 1
+    assert story.log == ["do step_0"]
