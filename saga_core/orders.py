@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from saga_core.commands import Command
 from saga_core.decide import decide
-from saga_core.engine import SagaEngine
+from saga_core.engine import PATIENCE, SagaEngine
 from saga_core.errors import ActiveSagaAlreadyExistsError
 from saga_core.happening import Happened, Operator, RetryRequested
 from saga_core.intervention import HeldElsewhereError, held_elsewhere, intervene
 from saga_core.live import LiveSaga
 from saga_core.obeying import happening_of
-from saga_core.records import Query, SagaRecord, Signal
+from saga_core.records import Query, Receipt, SagaRecord, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.waiting import wait_until_heard
+from saga_core.writing import settle, to_the_end
 
 __all__ = ["Order", "give", "order_of", "rehearse", "retry_order"]
 
@@ -113,7 +115,7 @@ async def give(
         except HeldElsewhereError:
             if order.kind is None:
                 raise
-            receipt = await engine.store.signal(saga_id, signal)
+            receipt = await _send(engine, saga_id, signal)
             if not receipt.held:
                 sent = signal.event_id if receipt.accepted else sent
                 continue
@@ -123,3 +125,13 @@ async def give(
                 await wait_until_heard(engine, saga_id, signal.event_id)
             return True
         return False
+
+
+async def _send(engine: SagaEngine, saga_id: UUID, signal: Signal) -> Receipt:
+    """Put the command into the inbox; once, also where the first answer is lost."""
+    return await settle(
+        lambda: to_the_end(engine.store.signal(saga_id, signal)),
+        what=lambda: f"a command to saga {saga_id}",
+        outage=engine.outage,
+        until=asyncio.get_running_loop().time() + PATIENCE,
+    )
