@@ -18,7 +18,7 @@ SAGA = UUID(int=8)
 
 
 async def whole_life(store: SagaStore, faulty: FaultyStore, story: Story) -> None:
-    """Pause while it is driven, edit, resume, go back while it is driven, cancel."""
+    """Pause while it is driven, edit, resume, go back, cancel while it is driven."""
     doors = [asyncio.Event(), asyncio.Event()]
 
     async def hold(inp: Number, ctx: StepContext) -> None:
@@ -48,6 +48,7 @@ async def whole_life(store: SagaStore, faulty: FaultyStore, story: Story) -> Non
     doors[1].set()
     await driving
     assert (await driver.see(SAGA)).status is SagaStatus.COMPENSATED
+    assert len(await store.inbox(SAGA)) == 2, "each command to the driver is one signal"
 
 
 async def test_each_command_takes_effect_once_when_any_one_call_is_lost(
