@@ -171,6 +171,36 @@ async def test_step_that_waits_when_a_rollback_is_asked_for_is_undone(store: Sag
     assert story.log[-2:] == ["undo step_1 2->None", "undo step_0 1->2"]
 
 
+async def test_step_in_doubt_is_stuck_where_the_code_no_longer_undoes_it_without_output(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    options = {"compensation_retry_policy": retry(2)}
+    before = saga(store, story.step(), story.uncertain(fails(), fails("busy")), **options)
+    saga_id = await before.start()
+    await harness.age(saga_id, HOUR)
+    deployed = saga(store, story.step(), story.step(), **options)
+    await deployed.orchestrator.run_due()
+    stuck = await deployed.see(saga_id)
+    assert stuck.status is SagaStatus.STUCK
+    assert "no longer takes None" in (stuck.last_error or "")
+    assert story.log.count("undo step_1 2->None") == 1
+    await deployed.admin.skip_compensation(saga_id, reason="looked: nothing was done")
+    assert (await deployed.see(saga_id)).status is SagaStatus.COMPENSATED
+    assert story.log[-1] == "undo step_0 1->2"
+
+
+async def test_what_may_have_been_done_with_an_older_input_is_undone_too(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.step(), story.uncertain(fails()), retry_policy=retry(2))
+    saga_id = await one.start()
+    await one.admin.edit_input(saga_id, {"n": 50})
+    await one.admin.cancel(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
+    undone = [line for line in story.log if "undo" in line]
+    assert undone == ["undo step_1 50->None", "undo step_1 2->None", "undo step_0 1->2"]
+
+
 # --- probes --------------------------------------------------------------------------------------
 
 
