@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from saga_core import live, performing, rollback
+from saga_core import performing, rollback
 from saga_core.definition import SagaDefinition
 from saga_core.happening import CompensationSkipRequested, Decision, Probed
 from saga_core.live import LiveSaga
-from saga_core.records import SagaState
+from saga_core.outputs import Outputs
+from saga_core.records import NewEntry, SagaState
 from saga_core.status import EntryKind
 from tests.campaign.bug import Patch, bug
 
@@ -56,12 +58,12 @@ def probe_asks_with_another_key(patch: Patch) -> None:
 
 @bug("ran, but compensation of step")
 def probe_answer_forgotten(patch: Patch) -> None:
-    told_in: Any = vars(live)["told_in"]
+    hear = Outputs.hear
 
-    def forgetful(history: Any) -> Any:
-        return told_in(entry for entry in history if entry.kind is not EntryKind.PROBED)
+    def forgetful(self: Outputs, entries: Iterable[NewEntry]) -> None:
+        hear(self, [entry for entry in entries if entry.kind is not EntryKind.PROBED])
 
-    patch.setattr(live, "told_in", forgetful)
+    patch.setattr(Outputs, "hear", forgetful)
 
 
 @bug("the saga was left at|by its history it is COMPENSAT")
