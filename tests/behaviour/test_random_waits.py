@@ -78,6 +78,7 @@ moves = st.one_of(
     st.tuples(st.just("run"), st.just(0), st.just(0)),
     st.tuples(st.just("run"), st.just(0), st.just(0)),
     st.tuples(st.just("overtake"), st.integers(1, 4), st.just(0)),
+    st.tuples(st.just("meanwhile"), st.integers(0, 1), st.integers(0, 6)),
     st.tuples(st.just("die"), st.just(0), st.just(0)),
     st.tuples(st.just("lose"), st.integers(0, 2), st.integers(0, 1)),
     st.tuples(st.just("time"), st.sampled_from([1, 5, 59, 61]), st.just(0)),
@@ -104,6 +105,9 @@ class World:
             await self.run()
         elif what == "overtake":
             self.store.between("commit", self.store.calls_of("commit") + one, self.overtake)
+        elif what == "meanwhile":
+            ordinal = self.store.calls_of("commit") + 1 + two % 3
+            self.store.between("commit", ordinal, lambda: self.send(one, f"e{two}", two))
         elif what == "die":
             await self.inner.claim_due(
                 "dead",
@@ -147,10 +151,12 @@ class World:
 
     async def finish(self) -> None:
         self.store.heal()
-        for number in range(10, 60):
+        for number in range(10, 16):
+            await self.send(number % 2, f"e{number}", number)
+        for _ in range(30):
             if (await self.inner.load(SAGA)).state.status.is_terminal:
                 return
-            await self.send(number % 2, f"e{number}", number)
+            # Nothing is sent any more: whatever is awaited has come, or has a time.
             self.clock.advance(timedelta(minutes=61))
             await self.run()
 
