@@ -20,6 +20,7 @@ from saga_core import (
     SagaStateError,
     SagaStatus,
     SagaStore,
+    SagaWorker,
     StepContext,
     TypeValidationError,
 )
@@ -501,6 +502,32 @@ async def test_event_is_given_again_to_whoever_takes_over(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_worker_takes_up_what_an_event_wakes(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.step(awaits(timeout=HOUR)), story.step())
+    async with SagaWorker(one.orchestrator, concurrency=2):
+        saga_id = await one.start(wait=False)
+        await waits(lambda: len(story.log) == 1)
+        await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+        after = await one.orchestrator.wait(saga_id, 20)
+    assert (after.status, after.outputs["step_1"]) == (SagaStatus.COMPLETED, {"n": 8})
+
+
+async def test_event_for_a_stuck_saga_is_kept_until_a_person_has_mended_it(
+    store: SagaStore,
+) -> None:
+    story = Story()
+    broken = saga(store, story.step(awaits(on_timeout="no number")))
+    saga_id = await broken.start()
+    assert (await broken.see(saga_id)).status is SagaStatus.STUCK
+    sent = await broken.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    assert (sent.accepted, sent.status) == (True, SagaStatus.STUCK)
+    assert await broken.orchestrator.run_due() == 0
+    mended = saga(store, story.step(awaits()))
+    await mended.admin.retry_step(saga_id)
+    assert (await mended.see(saga_id)).outputs == {"step_0": {"n": 7}}
 
 
 # --- bad input ----------------------------------------------------------------------------------
