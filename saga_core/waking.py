@@ -55,7 +55,10 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
     except PayloadError as error:
         return Undecodable(failure_of(error))
     if waits[-1].rest.events and given[-1] is None:
-        return _timed_out(live, spec, waits[-1].rest) if rests.is_over() else WaitsOn(rests.due)
+        if not rests.is_over():
+            return WaitsOn(rests.due)
+        rests.enter(given)  # the waits before have had their events
+        return _timed_out(live, spec, waits[-1].rest)
     if not waits[-1].rest.events and not rests.is_over():
         return WaitsOn(rests.due)
     over: list[BaseModel | None] = []

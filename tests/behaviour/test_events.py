@@ -290,6 +290,26 @@ async def test_wait_that_times_out_goes_on_with_its_default(
     assert "default output" in (after.step_history[1].reason or "")
 
 
+async def test_default_after_a_later_wait_uses_up_what_the_earlier_ones_were_given(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    def ask(inp: Number, ctx: StepContext) -> Any:
+        if not ctx.waits:
+            return AwaitEvent(Paid)
+        return AwaitEvent(Paid, timeout=HOUR, on_timeout=Number(n=40))
+
+    story = Story()
+    one = saga(store, story.step(ask), story.step(awaits()))
+    saga_id = await one.start()
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7), event_id="first")
+    await one.orchestrator.run_due()
+    await harness.age(saga_id, HOUR)
+    await one.orchestrator.run_due()
+    after = await one.see(saga_id)
+    assert (after.outputs, after.waiting_for) == ({"step_0": {"n": 40}}, "event:Paid")
+    assert await inbox_of(store, saga_id) == [("first", True)]
+
+
 async def test_event_that_comes_after_the_time_limit_is_kept_and_not_used(
     store: SagaStore, harness: StoreHarness
 ) -> None:
