@@ -10,7 +10,7 @@ from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Failure, Operator
 from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
 from saga_core.status import EntryKind, SagaStatus
-from saga_core.timing import DEADLINE_VOID
+from saga_core.timing import AT_START, DEADLINE_VOID
 
 __all__ = [
     "current_step",
@@ -36,7 +36,16 @@ def current_step(definition: SagaDefinition, state: SagaState) -> StepSpec:
 
 def end_as(state: SagaState, status: SagaStatus) -> SagaState:
     """Return the state of a saga that has ended."""
-    return replace(state, status=status, active=False, token=None, waiting_for=None)
+    unbegun = state.waiting_for == AT_START
+    return replace(
+        state,
+        status=status,
+        active=False,
+        token=None,
+        waiting_for=None,
+        # Without an input nobody takes the first step for one that may have been done.
+        step_input=None if unbegun else state.step_input,
+    )
 
 
 def get_stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()) -> Decision:

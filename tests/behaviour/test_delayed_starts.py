@@ -168,6 +168,19 @@ async def test_first_step_of_a_saga_that_has_not_begun_has_surely_not_been_done(
     assert story.log == []
 
 
+async def test_saga_that_was_aborted_before_it_began_has_nothing_to_undo(store: SagaStore) -> None:
+    story = Story()
+    one = saga(store, story.uncertain())
+    saga_id = await one.start(delay=HOUR)
+    await one.admin.abort(saga_id)
+    with pytest.raises(SagaStateError, match="nothing to undo"):
+        await one.admin.compensate_step(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.FAILED
+    await one.admin.retry_step(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+    assert story.log == ["do step_0"]
+
+
 async def test_step_that_was_cut_off_after_the_saga_had_begun_may_have_been_done(
     store: SagaStore, harness: StoreHarness
 ) -> None:
