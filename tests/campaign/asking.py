@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from saga_core.records import NewEntry, Transition
 from saga_core.status import EntryKind, SagaStatus, SignalKind
 from tests.campaign.cast import SKIPPED
-from tests.campaign.standing import Execution, Standing
+from tests.campaign.resting import Waiting
+from tests.campaign.standing import Execution
 
 __all__ = ["Requests"]
 
 
-class Requests(Standing):
+class Requests(Waiting):
     def _event(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        if self.waits and not self.waits[-1].is_sleep:
+            # It lies in the inbox now, for the step to find it there.
+            yield from self.comes_in_time()
+            return
         yield from self.needs_forward(entry)
         if self.status is not SagaStatus.SUSPENDED:
             yield f"an event was taken while the saga was {self.status}"
@@ -62,6 +67,10 @@ class Requests(Standing):
         yield from ()
 
     def _command_ignored(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        # It may name when a retry is due, by a time of day, which does not move with the saga.
+        if entry.output is not None and self.dated:
+            self.until = None
+        self.dated = entry.output is not None
         yield from ()
 
     def obeys(self, change: Transition, kinds: list[SignalKind]) -> Iterator[str]:

@@ -9,12 +9,13 @@ from saga_core.records import NewEntry
 from saga_core.status import SagaStatus
 from tests.campaign.cast import HOUR
 from tests.campaign.plan import Act, Outcome
-from tests.campaign.standing import Execution, Standing
+from tests.campaign.resting import IN_VAIN, Waiting
+from tests.campaign.standing import Execution
 
 __all__ = ["Backward"]
 
 
-class Backward(Standing):
+class Backward(Waiting):
     def _maybe_done(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_rollback(entry)
         if self.owed is None:
@@ -53,9 +54,13 @@ class Backward(Standing):
 
     def _compensation_retrying(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_rollback(entry)
-        yield from self.backed(entry, last, Outcome.FAIL)
+        if entry.error_code == IN_VAIN:
+            yield from self.times_out(entry, "retry")
+        else:
+            yield from self.backed(entry, last, Outcome.FAIL)
         self.failed += 1
         yield from self.counted(entry, self.failed)
+        self.go_on()
         self.until = self.latest + HOUR if self.step.undo_delayed else None
         if self.failed >= self.step.undo_attempts:
             yield f"attempt {self.failed + 1} of {self.step.undo_attempts} was planned"
@@ -63,10 +68,15 @@ class Backward(Standing):
     def _compensation_failed(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_rollback(entry)
         garbled = [Outcome.GARBLED] if self.next_act is Act.PROBE else []
-        yield from self.backed(entry, last, Outcome.FAIL, Outcome.FATAL, *garbled)
+        if entry.error_code == IN_VAIN:
+            yield from self.times_out(entry, "retry", "fail", "output")
+            final = self.step.wait.on_timeout != "retry"
+        else:
+            yield from self.backed(entry, last, Outcome.FAIL, Outcome.FATAL, *garbled)
+            final = last is not None and last.outcome is not Outcome.FAIL
         self.failed += 1
         yield from self.counted(entry, self.failed)
-        final = last is not None and last.outcome is not Outcome.FAIL
+        self.go_on()
         if self.failed < self.step.undo_attempts and not final:
             yield f"the compensation was given up after {self.failed} attempts"
         self.rest = SagaStatus.STUCK

@@ -4,32 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from pydantic import BaseModel
 
 from saga_core import (
+    AwaitEvent,
     BaseStep,
     FixedRetry,
     InputContext,
     NonRetryableError,
     SagaBuilder,
     SagaDefinition,
+    Sleep,
     StepContext,
     StepRef,
 )
 from tests.campaign.ledger import Began, Ended
-from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan
+from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan, WaitPlan
 from tests.campaign.stage import PROCESS, Stage
 
-__all__ = ["FIRST", "HOUR", "SKIPPED", "Receipt", "Script", "definition"]
+__all__ = [
+    "DEFAULT",
+    "EVENTS",
+    "FIRST",
+    "HOUR",
+    "SKIPPED",
+    "Blue",
+    "Receipt",
+    "Red",
+    "Script",
+    "definition",
+]
 
 HOUR = timedelta(hours=1)
 
 FIRST = 7
 """The number that a saga starts from."""
 
+DEFAULT = 200_000
+"""Serials of the outputs with which a step goes on that waited in vain begin here."""
+
 SKIPPED = 100_000
 """Serials of outputs that a person gave begin here."""
+
+
+class Red(BaseModel):
+    """An event."""
+
+    n: int
+    """The number of the request that brought it."""
+
+
+class Blue(BaseModel):
+    """Another event."""
+
+    n: int
+
+
+EVENTS: dict[str, type[Red] | type[Blue]] = {"Red": Red, "Blue": Blue}
 
 
 class Slip(BaseModel):
@@ -65,7 +98,7 @@ class Script:
         slip: Slip,
         context: StepContext,
         out: Receipt | None = None,
-    ) -> Receipt | None:
+    ) -> Receipt | AwaitEvent | Sleep | None:
         """Do as planned. Only a probe that finds nothing returns None."""
         process = PROCESS.get()
         self._serial += 1
@@ -96,6 +129,10 @@ class Script:
             raise NonRetryableError("planned to be final")
         if outcome is Outcome.ABSENT:
             return None
+        if outcome is Outcome.WAIT:
+            return _waiting(self._plan.steps[number].wait, number, act)
+        if outcome is Outcome.SLEEP:
+            return Sleep(self._plan.steps[number].wait.sleep)
         return Receipt(serial=serial, note="\x00" if outcome is Outcome.GARBLED else "")
 
     def _outcome(self, number: int, act: Act, nth: int) -> Outcome:
@@ -104,30 +141,55 @@ class Script:
         return outcomes[nth] if nth < len(outcomes) else Outcome.OK
 
 
+def _waiting(plan: WaitPlan, number: int, act: Act) -> AwaitEvent:
+    instead: Any = plan.on_timeout
+    if instead == "output":
+        instead = Receipt(serial=DEFAULT + number) if act is Act.DO else "fail"
+    return AwaitEvent(
+        *(EVENTS[name] for name in plan.events),
+        correlation_id=plan.correlation_id,
+        timeout=plan.timeout,
+        on_timeout=instead,
+    )
+
+
 class _Final(BaseStep[Slip, Receipt]):
     def __init__(self, script: Script, number: int) -> None:
         self._script = script
         self._number = number
+        self.events = (Red, Blue)
 
-    async def execute(self, inp: Slip, ctx: StepContext) -> Receipt:
+    async def execute(self, inp: Slip, ctx: StepContext) -> Receipt | AwaitEvent | Sleep:
         out = await self._script.perform(Act.DO, self._number, inp, ctx)
         assert out is not None
         return out
 
+    async def _undo(
+        self, inp: Slip, out: Receipt | None, ctx: StepContext
+    ) -> AwaitEvent | Sleep | None:
+        done = await self._script.perform(Act.UNDO, self._number, inp, ctx, out)
+        return None if isinstance(done, Receipt) else done
+
 
 class _Reversible(_Final):
-    async def compensate(self, inp: Slip, out: Receipt, ctx: StepContext) -> None:
-        await self._script.perform(Act.UNDO, self._number, inp, ctx, out)
+    async def compensate(
+        self, inp: Slip, out: Receipt, ctx: StepContext
+    ) -> AwaitEvent | Sleep | None:
+        return await self._undo(inp, out, ctx)
 
 
 class _Doubtful(_Final):
-    async def compensate(self, inp: Slip, out: Receipt | None, ctx: StepContext) -> None:
-        await self._script.perform(Act.UNDO, self._number, inp, ctx, out)
+    async def compensate(
+        self, inp: Slip, out: Receipt | None, ctx: StepContext
+    ) -> AwaitEvent | Sleep | None:
+        return await self._undo(inp, out, ctx)
 
 
 class _Probing(_Doubtful):
     async def probe(self, inp: Slip, ctx: StepContext) -> Receipt | None:
-        return await self._script.perform(Act.PROBE, self._number, inp, ctx)
+        found = await self._script.perform(Act.PROBE, self._number, inp, ctx)
+        assert not isinstance(found, AwaitEvent | Sleep)
+        return found
 
 
 def _kind(step: StepPlan) -> type[_Final]:

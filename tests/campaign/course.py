@@ -43,8 +43,13 @@ class Course(Forward, Backward, Requests):
             yield from self._given(began)
         else:
             yield from self._given_back(began)
-        seen = 0 if began.context.event is None else began.context.event["n"]
-        if seen != self.event:
+        if self.waits:
+            yield from self.enters_again(began)
+            return
+        if began.context.waits or began.context.events:
+            yield f"{what} was told of waits that are over, although it has not waited"
+        seen = began.context.event
+        if (0 if seen is None else seen["n"]) != self.event:
             yield f"{what} was shown event {seen} instead of {self.event}"
 
     def _timely(self, what: str) -> Iterator[str]:

@@ -9,7 +9,8 @@ from saga_core.records import NewEntry
 from saga_core.status import SagaStatus
 from tests.campaign.cast import HOUR
 from tests.campaign.plan import Outcome
-from tests.campaign.standing import Execution, Standing
+from tests.campaign.resting import IN_VAIN, Waiting
+from tests.campaign.standing import Execution
 
 __all__ = ["Forward"]
 
@@ -19,7 +20,7 @@ MAX_CRASHES = 3
 LATE = "SagaDeadlineError"
 
 
-class Forward(Standing):
+class Forward(Waiting):
     def _scheduled(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         if self.plan.begins == timedelta(0):
             yield "the saga is to begin later, which nobody wanted"
@@ -47,13 +48,19 @@ class Forward(Standing):
 
     def _completed(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_forward(entry)
-        yield from self.backed(entry, last, Outcome.OK)
+        if entry.reason is not None:
+            yield from self.goes_on_in_vain(entry)
+        else:
+            yield from self.backed(entry, last, Outcome.OK)
         yield from self.counted(entry, self.failed + 1)
         self.advance(entry)
 
     def _retrying(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_forward(entry)
-        yield from self.backed(entry, last, Outcome.FAIL)
+        if entry.error_code == IN_VAIN:
+            yield from self.times_out(entry, "retry")
+        else:
+            yield from self.backed(entry, last, Outcome.FAIL)
         self.failed += 1
         yield from self.counted(entry, self.failed)
         if self.failed >= self.step.attempts:
@@ -87,10 +94,14 @@ class Forward(Standing):
             yield from self.counted(entry, self.failed)
             return
         outcomes = (Outcome.FAIL, Outcome.FATAL, *([Outcome.GARBLED] if garbled else []))
-        yield from self.backed(entry, last, *outcomes)
+        if entry.error_code == IN_VAIN:
+            yield from self.times_out(entry, "retry", "fail")
+            final = self.step.wait.on_timeout != "retry"
+        else:
+            yield from self.backed(entry, last, *outcomes)
+            final = last is not None and last.outcome is not Outcome.FAIL
         self.failed += 1
         yield from self.counted(entry, self.failed)
-        final = last is not None and last.outcome is not Outcome.FAIL
         if self.failed < self.step.attempts and not final:
             yield f"the step was given up after {self.failed} of {self.step.attempts} attempts"
 

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
-from saga_core.errors import SagaStateError, StoreUnavailableError
+from saga_core.errors import SagaNotFoundError, SagaStateError, StoreUnavailableError
 from saga_core.records import NewEntry, NewSaga, Signal, Transition
 from saga_core.status import EntryKind, SagaStatus, SignalKind
 from tests.campaign.course import Course
@@ -87,6 +87,8 @@ class _Trial:
     def _call(self, call: Call) -> Iterator[str]:
         version = self.row.version
         fence = self.row.fence
+        inbox = self.row.came()
+        heard = self.row.heard.get((call.worker, fence), 0)
         reclaims = self.row.reclaims
         yield from self.row.apply(call)
         self._count(call)
@@ -102,6 +104,11 @@ class _Trial:
             read = -1 if isinstance(request, NewSaga) else request.expected_version
             self.course.earliest = self.row.clock_of(call.worker, fence, read)
             self.course.latest = self.row.now
+            known = {came.event_id for came in inbox}
+            self.course.inbox = inbox + [c for c in self.row.came() if c.event_id not in known]
+            self.course.heard = heard
+            if isinstance(request, Transition):
+                yield from self.course.uses(request)
             for entry in request.history:
                 self.met[entry.kind.value] += 1
                 if entry.error_code is not None:
@@ -156,7 +163,9 @@ class _Trial:
         yield from self._unheard(began)
         self.course.earliest = self.row.clock_of(began.worker, fence)
         self.course.latest = self.row.now
+        self.course.inbox = self.row.came()
         yield from self.course.begins(began)
+        self.met["early events"] += self.course.is_early(began)
 
     def _keyed(self, began: Began) -> Iterator[str]:
         # A probe asks for what was done, by the key that it was done with.
@@ -171,18 +180,22 @@ class _Trial:
     def _unheard(self, began: Began) -> Iterator[str]:
         heard = self.row.heard.get((began.worker, began.context.fence), 0)
         for signal in self.row.signals[:heard]:
-            if signal.event_id not in self.row.consumed and signal.kind is not SignalKind.EVENT:
+            if signal.event_id not in self.row.consumed and signal.kind not in _EVENTS:
                 yield f"a step ran although {signal.kind} was in the inbox and its driver knew"
 
     # --- requests -------------------------------------------------------------------------------
 
     def _replied(self, reply: Replied) -> Iterator[str]:
         error = reply.error
+        if isinstance(error, SagaNotFoundError) and reply.what == "signal" and self.row.has_ended:
+            return  # it no longer holds the aggregate by which it was looked for
         if error is not None and not isinstance(error, (SagaStateError, StoreUnavailableError)):
             yield f"{reply.what} raised {type(error).__name__}: {error}"
             return
         if error is None:
             self.granted.add(str(reply.number))
+        if reply.what == "signal" and error is None:
+            yield from self._signalled(reply)
         if reply.what not in _LEAVES:
             return
         refused = isinstance(error, SagaStateError) or reply.answer is False
@@ -192,6 +205,13 @@ class _Trial:
         elif error is None and not self._recorded(reply) and not self._sent(reply):
             yield f"{reply.what} was granted, but is not on record"
 
+    def _signalled(self, reply: Replied) -> Iterator[str]:
+        word = "accepted" if reply.answer.accepted else "duplicate"
+        self.met[f"signal {word}"] += 1
+        kept = sum(signal.event_id == reply.answer.event_id for signal in self.row.signals)
+        if kept != 1:
+            yield f"signal {reply.number} is {word}, but {kept} times in the inbox"
+
     def _recorded(self, reply: Replied) -> int:
         return sum(
             entry.kind is _LEAVES[reply.what] and _number(entry) == reply.number
@@ -200,8 +220,7 @@ class _Trial:
 
     def _sent(self, reply: Replied) -> bool:
         return any(
-            signal.kind is not SignalKind.EVENT
-            and json.loads(signal.payload)["actor"] == str(reply.number)
+            signal.kind not in _EVENTS and json.loads(signal.payload)["actor"] == str(reply.number)
             for signal in self.row.signals
         )
 
@@ -239,12 +258,16 @@ class _Trial:
         One who died, or got no answer from the store, when the command was in the inbox has left
         it to whoever drives the saga next; if it is STUCK by then, nobody does.
         """
+        if signal.kind is SignalKind.TYPED_EVENT:
+            return False  # it is kept for a step that may come to wait for it
         if signal.kind is SignalKind.EVENT or self.course.status is not SagaStatus.STUCK:
             return True
         return json.loads(signal.payload)["actor"] in self.granted
 
 
 _RESTS = (SagaStatus.STUCK, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
+
+_EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
 
 _DUE_AT_ONCE = (EntryKind.COMMAND_IGNORED, EntryKind.RESUMED)
 """After these a driver may look how long a wait still lasts."""

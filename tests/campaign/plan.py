@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hypothesis import strategies as st
 
-__all__ = ["Act", "Deal", "Move", "Outcome", "SagaPlan", "StepPlan", "sagas"]
+__all__ = ["Act", "Deal", "Move", "Outcome", "SagaPlan", "StepPlan", "WaitPlan", "sagas"]
 
 
 class Act(StrEnum):
@@ -34,6 +34,10 @@ class Outcome(StrEnum):
     """The step happened, and what it puts out, or what is found of it, cannot be stored."""
     ABSENT = "absent"
     """The probe answers that the step was not done."""
+    WAIT = "wait"
+    """The step asks to be entered again with an event."""
+    SLEEP = "sleep"
+    """The step asks to be entered again later."""
 
 
 class Deal(StrEnum):
@@ -60,6 +64,8 @@ class Deal(StrEnum):
     CANCEL = "cancel"
     """Somebody who waits for a call of the library is cancelled."""
     NOTIFY = "notify"
+    SIGNAL = "signal"
+    """Somebody sends a typed event, whether or not a step waits for it."""
     RETRY = "retry_step"
     SKIP = "skip_step"
     COMPENSATE = "compensate_step"
@@ -73,6 +79,19 @@ class Deal(StrEnum):
 class Move:
     deal: Deal
     pick: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WaitPlan:
+    """What a step waits for, when it does."""
+
+    events: tuple[str, ...] = ("Red",)
+    """The names of the types."""
+    correlation_id: str | None = None
+    timeout: timedelta | None = None
+    on_timeout: str = "fail"
+    """`fail`, `retry`, or `output`, which in a compensation means the same as `fail`."""
+    sleep: timedelta = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,7 @@ class StepPlan:
     """Whether it is undone too when nobody knows whether it was done."""
     probe: tuple[Outcome, ...] | None = None
     """What it says when it is asked whether it was done; None for a step that is not asked."""
+    wait: WaitPlan = WaitPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +135,32 @@ class SagaPlan:
 
 _DEADLINES = st.sampled_from([0.5, 4.5, 10.5, 20.5]).map(lambda hours: timedelta(hours=hours))
 _TROUBLE = st.sampled_from(
-    [Outcome.OK] * 4 + [Outcome.FAIL] * 12 + [Outcome.FATAL] * 3 + [Outcome.GARBLED]
+    [Outcome.WAIT] * 8
+    + [Outcome.SLEEP] * 3
+    + [Outcome.OK] * 4
+    + [Outcome.FAIL] * 12
+    + [Outcome.FATAL] * 3
+    + [Outcome.GARBLED]
+)
+_HOURS = st.sampled_from([timedelta(hours=1), timedelta(hours=3)])
+_WAITS = st.builds(
+    WaitPlan,
+    events=st.sampled_from([("Red",), ("Blue",), ("Red", "Blue")]),
+    correlation_id=st.sampled_from([None, None, "x"]),
+    timeout=st.one_of(st.none(), _HOURS),
+    on_timeout=st.sampled_from(["fail", "retry", "retry", "output", "output"]),
+    sleep=_HOURS,
 )
 _DO = st.one_of(*[st.just(())] * 3, st.lists(_TROUBLE, max_size=3).map(tuple))
 _UNDO = st.one_of(
     st.just(None),
     st.just(()),
     st.lists(
-        st.sampled_from([Outcome.FAIL] * 5 + [Outcome.OK, Outcome.FATAL]), min_size=1, max_size=3
+        st.sampled_from(
+            [Outcome.FAIL] * 5 + [Outcome.WAIT] * 2 + [Outcome.SLEEP, Outcome.OK, Outcome.FATAL]
+        ),
+        min_size=1,
+        max_size=3,
     ).map(tuple),
 )
 _STEPS = st.builds(
@@ -145,6 +183,7 @@ _STEPS = st.builds(
             max_size=2,
         ).map(tuple),
     ),
+    wait=_WAITS,
 )
 _WEIGHTS = {
     Deal.GO: 36,
@@ -158,6 +197,7 @@ _WEIGHTS = {
     Deal.RENEW: 3,
     Deal.CANCEL: 1,
     Deal.NOTIFY: 3,
+    Deal.SIGNAL: 5,
     Deal.RETRY: 2,
     Deal.SKIP: 2,
     Deal.COMPENSATE: 1,

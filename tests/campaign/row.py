@@ -27,6 +27,7 @@ from saga_core.records import (
 )
 from tests.campaign.ledger import Call
 from tests.campaign.stage import LEASE
+from tests.campaign.waits import Came
 
 __all__ = ["Row"]
 
@@ -45,10 +46,14 @@ class Row:
         self.due: timedelta | None = None
         """The end of the lease, or when it is looked at again."""
         self.state: SagaState | None = None
+        self.has_ended = False
+        """Whether it ever stood still, even if it was revived since."""
         self.seen = 0
         self.reclaims = 0
         self.signals: list[Signal] = []
         self.consumed: set[str] = set()
+        self.came_at: dict[str, timedelta] = {}
+        """When each signal was put into the inbox."""
         self.entries: list[tuple[int, NewEntry]] = []
         """What the history must hold, each with its version."""
         self.told: dict[tuple[str, int], int] = {}
@@ -82,6 +87,15 @@ class Row:
         """Return the earliest time that a worker may take for now who drives, or read a version."""
         known = (self._clocks.get((worker, fence)), self._loaded.get((worker, version)))
         return min((time for time in known if time is not None), default=self.now)
+
+    def came(self) -> list[Came]:
+        """Return the typed events that lie in the inbox."""
+        found = (
+            Came.of(signal, place=place, at=self.came_at[signal.event_id])
+            for place, signal in enumerate(self.signals)
+            if signal.event_id not in self.consumed
+        )
+        return [came for came in found if came is not None]
 
     def fits_history(self, history: tuple[HistoryEntry, ...]) -> Iterator[str]:
         """Compare what a store gives as the history with what was committed."""
@@ -139,13 +153,14 @@ class Row:
         if first:
             self.version = 1
             self.state = new.state
+            self.has_ended = not new.state.active
             self._append(new.history)
             self._give(new.lease)
             if new.lease is None:
                 self.due = self._at(new.due, call.at)
         yield from self.fits_record(call.answer.record)
         if call.heard and call.answer.record.worker == call.worker:
-            self._clocks[call.worker, self.fence] = self.now
+            self._clocks.setdefault((call.worker, self.fence), self.now)
             self._tell(call.worker)
 
     def _load(self, call: Call) -> Iterator[str]:
@@ -205,7 +220,12 @@ class Row:
         self.version += 1
         self.reclaims = 0
         self.state = change.state
-        self.signals += change.signals_in
+        self.has_ended = self.has_ended or not change.state.active
+        for signal in change.signals_in:
+            self._keep(signal)
+        for event_id in change.consumed:
+            if event_id in self.consumed:
+                yield f"signal {event_id} was used up twice"
         self.consumed |= set(change.consumed)
         self.seen = change.seen + len(change.signals_in)
         self._append(change.history)
@@ -247,7 +267,7 @@ class Row:
                 yield f"a claim was answered with reclaimed={not reclaimed}"
         yield from self.fits_record(call.answer.records[0])
         if call.heard:
-            self._clocks[call.worker, self.fence] = self.now
+            self._clocks.setdefault((call.worker, self.fence), self.now)
             self._tell(call.worker)
 
     def _renew(self, call: Call) -> Iterator[str]:
@@ -286,7 +306,7 @@ class Row:
             yield f"a signal got the receipt {found} instead of {wanted}"
         if not self.state.active or known:
             return
-        self.signals.append(signal)
+        self._keep(signal)
         if self.holder is None and (self.due is not None or self.state.waiting_for is not None):
             self.due = self.now
 
@@ -311,6 +331,10 @@ class Row:
             yield f"the history after {after} has {len(call.answer)} entries"
 
     # --- pieces ---------------------------------------------------------------------------------
+
+    def _keep(self, signal: Signal) -> None:
+        self.signals.append(signal)
+        self.came_at[signal.event_id] = self.now
 
     def _append(self, history: tuple[NewEntry, ...]) -> None:
         self.entries += [(self.version, entry) for entry in history]

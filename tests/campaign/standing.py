@@ -10,6 +10,7 @@ from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 from tests.campaign.ledger import Began
 from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan
+from tests.campaign.waits import Came, Wait
 
 __all__ = ["Execution", "Standing", "slip_of"]
 
@@ -54,8 +55,18 @@ class Standing:
         self.earliest = timedelta(0)
         self.latest = timedelta(0)
         """Between which the clock is of whoever acts: he knows the time at which he last read."""
+        self.waits: list[Wait] = []
+        """What the current attempt has asked to wait for."""
+        self.inbox: list[Came] = []
+        """The events that no step had used, for whoever acts."""
+        self.heard = 0
+        """How many signals he must have looked at."""
+        self.unsure = False
+        """Whether it depends on what else he has looked at if the saga rests now."""
         self.ahead = False
         """Whether the saga was created to begin later, and has not."""
+        self.dated = False
+        """Whether the history names a time of day for it."""
         self.until: timedelta | None = None
         """When a wait is over by itself."""
         self.deadline: timedelta | None = None
@@ -123,6 +134,9 @@ class Standing:
             yield "the deadline has passed, and a person who went on did not lift it"
         if self.owed is not None:
             yield f"step {self.owed} may have been done, and the rollback passed it over"
+        if self.unsure:
+            self.waiting = state.status is SagaStatus.SUSPENDED
+            self.unsure = False
         if state.status is not self.status:
             yield f"the saga was left {state.status}; by its history it is {self.status}"
             return
@@ -133,6 +147,9 @@ class Standing:
         step = None if self.current is None else f"step_{self.current}"
         if state.step_id != step:
             yield f"the saga was left at {state.step_id}; by its history it is at {step}"
+        word = "sleep" if self.waits and self.waits[-1].is_sleep else "event:"
+        if self.waits and not (state.waiting_for or "").startswith(word):
+            yield f"the saga was left waiting for {state.waiting_for}, it awaits {word}"
         if state.attempt != self.failed:
             yield f"the saga was left with {state.attempt} failed attempts instead of {self.failed}"
         direction = Direction.ROLLBACK if self.rolling else Direction.FORWARD
@@ -144,9 +161,13 @@ class Standing:
         late = self.latest - self.earliest
         limit = self.limit
         ends = [time for time in (self.until, limit) if time is not None]
-        if not ends or self.rest is not None or not (self.waiting or self.rolling):
+        if self.rest is not None or not (self.waiting or self.rolling):
             return
-        lasts = [time for time in (self.until, None if limit is None else limit + late) if time]
+        if not ends:
+            if self.waits and due is not None and not (woken and due <= self.latest):
+                yield f"the saga rests until {due}, although only an event ends its wait"
+            return
+        lasts = [time + late for time in ends]
         if due is None or due > max(min(lasts), self.latest) + SLACK:
             yield f"the saga rests until {due}, although {min(ends)} ends its wait"
         elif due < min(ends) - SLACK and not (woken and due <= self.latest):
@@ -188,6 +209,8 @@ class Standing:
         self.waiting = False
         self.ahead = False
         self.until = None
+        self.dated = False
+        self.waits = []
 
     def needs_forward(self, entry: NewEntry) -> Iterator[str]:
         if self.rolling:

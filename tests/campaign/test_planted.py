@@ -13,6 +13,7 @@ from tests.campaign import (
     bugs_in_store,
     bugs_in_timing,
     bugs_in_undoing,
+    bugs_in_waiting,
 )
 from tests.campaign.bug import BUGS, Bug
 from tests.campaign.campaign import Campaign
@@ -46,6 +47,7 @@ async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyP
         (bugs_in_store, 10),
         (bugs_in_undoing, 5),
         (bugs_in_timing, 5),
+        (bugs_in_waiting, 5),
     ],
 )
 def test_bugs_are_planted_everywhere(module: ModuleType, least: int) -> None:

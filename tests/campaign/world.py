@@ -14,9 +14,9 @@ from saga_core import SagaStatus
 from saga_core.records import NewSaga, SagaState, Transition
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
-from tests.campaign.cast import FIRST, SKIPPED, Receipt, Script, definition
+from tests.campaign.cast import EVENTS, FIRST, SKIPPED, Receipt, Script, definition
 from tests.campaign.ledger import Aged, Asked, Call, Endless, Ledger, Replied
-from tests.campaign.plan import Deal, Move, SagaPlan
+from tests.campaign.plan import Deal, Move, SagaPlan, WaitPlan
 from tests.campaign.stage import PROCESS, Cue, Killed, Point, Process, Stage
 
 __all__ = ["AGE", "World", "play"]
@@ -25,6 +25,9 @@ AGE = timedelta(hours=2)
 """What passes at once: more than any lease or delay."""
 
 WORKERS = 3
+
+FITTING = 4
+"""The pick with which an event is sent that fits what the saga waits for."""
 
 LONGEST = 600
 """Cues after which a saga that is left in peace must have come to rest."""
@@ -37,8 +40,8 @@ RESTING = (
 )
 
 MENDING = {
-    SagaStatus.SUSPENDED: (Deal.NOTIFY, Deal.RETRY, Deal.SKIP),
-    SagaStatus.COMPENSATING: (Deal.SKIP_UNDO,),
+    SagaStatus.SUSPENDED: (Deal.NOTIFY, Deal.SIGNAL, Deal.RETRY, Deal.SKIP),
+    SagaStatus.COMPENSATING: (Deal.NOTIFY, Deal.SIGNAL, Deal.SKIP_UNDO),
 }
 """What a person may do about a saga that waits."""
 
@@ -63,6 +66,10 @@ class World:
         self._tasks: dict[asyncio.Task[Any], Process] = {}
         self._plans: list[Move] = []
         """What the person has in mind."""
+        self._sent: list[str] = []
+        """The ids of the events that were sent."""
+        self._called = False
+        """Whether one was called for since somebody looked."""
         self._read = 0
         self._version = 0
         self._state: SagaState | None = None
@@ -116,9 +123,27 @@ class World:
             self._start(self._idle_worker(pick))
         elif planned := self._next_plan():
             self._command(planned.deal, planned.pick)
+        elif self._calls_for_an_event(pick):
+            self._called = True
+            self._command(Deal.SIGNAL, FITTING)
         elif self._current() not in RESTING:
+            self._called = False
             await self._pass_time()
             self._look(self._idle_worker(pick))
+
+    def _calls_for_an_event(self, pick: int) -> bool:
+        """Tell whether an event is sent to a saga that waits for one, instead of letting it be."""
+        state = self._state
+        waits = state is not None and (state.waiting_for or "").startswith("event:")
+        if not waits or self._called:
+            return False
+        return bool(pick % 2) or self._wait.timeout is None
+
+    @property
+    def _wait(self) -> WaitPlan:
+        """What the current step waits for, when it does."""
+        step_id = None if self._state is None else self._state.step_id
+        return self.plan.steps[int((step_id or "step_0").removeprefix("step_"))].wait
 
     def _next_plan(self) -> Move | None:
         """Return what the person does about the saga as it stands, if anything."""
@@ -242,6 +267,9 @@ class World:
         self._person = person = self._living(self._person)
         state = self._state
         assert state is not None
+        if deal is Deal.SIGNAL:
+            self._signal(person, pick)
+            return
         if deal is Deal.NOTIFY:
             token = uuid4() if pick == 7 or state.token is None else state.token
             self._ask(
@@ -263,6 +291,26 @@ class World:
             return command(self.saga_id, actor=str(number), reason="planned", **more)
 
         self._ask(person, deal.value, ask)
+
+    def _signal(self, person: Process, pick: int) -> None:
+        wait = (
+            self._wait
+            if pick // 2 == FITTING // 2
+            else WaitPlan(("Blue",) if pick // 2 else ("Red",))
+        )
+        again = self._sent[-1] if pick // 2 == 3 and self._sent else None
+
+        def signal(number: int) -> Coroutine[Any, Any, Any]:
+            self._sent.append(again or f"event {number}")
+            address: dict[str, Any] = {"aggregation_id": f"aggregate {self.saga_id}"}
+            return person.orchestrator.signal(
+                **({"saga_id": self.saga_id} if number % 2 else address),
+                event=EVENTS[wait.events[-1]](n=number),
+                event_id=self._sent[-1],
+                correlation_id=wait.correlation_id,
+            )
+
+        self._ask(person, "signal", signal)
 
     # --- the end --------------------------------------------------------------------------------
 
