@@ -18,7 +18,7 @@ from saga_core.obeying import happening_of
 from saga_core.records import Query, Receipt, SagaRecord, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.waiting import wait_until_heard
-from saga_core.writing import settle, to_the_end
+from saga_core.writing import settle
 
 __all__ = ["Order", "give", "order_of", "rehearse", "retry_order"]
 
@@ -130,7 +130,7 @@ async def give(
 async def _send(engine: SagaEngine, saga_id: UUID, signal: Signal) -> Receipt:
     """Put the command into the inbox; once, also where the first answer is lost."""
     return await settle(
-        lambda: to_the_end(engine.store.signal(saga_id, signal)),
+        lambda: engine.store.signal(saga_id, signal),
         what=lambda: f"a command to saga {saga_id}",
         outage=engine.outage,
         until=asyncio.get_running_loop().time() + PATIENCE,
