@@ -15,6 +15,7 @@ from saga_core.status import SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
+    ALIKE,
     HOUR,
     LEASE,
     commit_of,
@@ -121,6 +122,20 @@ class CatalogRules(Topic):
             await store.create(new)
         assert await found(store, Query(error_code="ValueError")) == [one.saga_id]
         assert await found(store, Query(error_code="Value")) == []
+
+    async def test_conditions_are_compared_to_the_letter(self, store: SagaStore) -> None:
+        stuck = state_of(SagaStatus.STUCK, error_code="a")
+        facts = {"saga_name": "a", "definition_version": "a", "aggregation_id": "a"}
+        await store.create(new_saga(**facts, tags=("a",), state=stuck, due=None))
+        for name in ALIKE:
+            for query in (
+                Query(saga_name=name),
+                Query(definition_version=name),
+                Query(aggregation_id=name),
+                Query(error_code=name),
+                Query(tag=name),
+            ):
+                assert await store.count(query) == int(name == "a"), query
 
     async def test_lists_follow_what_commits_change(self, store: SagaStore) -> None:
         state = state_of(SagaStatus.STUCK, error_code="ValueError")

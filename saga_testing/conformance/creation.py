@@ -19,6 +19,7 @@ from saga_core.store import SagaStore
 from saga_testing.conformance.declared import VERSIONS
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
+    ALIKE,
     HOUR,
     LEASE,
     ME,
@@ -103,6 +104,11 @@ class CreationRules(Topic):
         with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
             await store.create(new_saga(aggregation_id="order-1", saga_name="another"))
         assert refused.value.saga_id == first.saga_id
+
+    async def test_aggregates_are_compared_to_the_letter(self, store: SagaStore) -> None:
+        for name in ALIKE:
+            with accepted(f"the aggregate {name!r} beside those that are spelled otherwise"):
+                assert (await store.create(new_saga(aggregation_id=name))).created
 
     async def test_ended_saga_frees_its_aggregate(self, store: SagaStore) -> None:
         first = (await store.create(leased(aggregation_id="order-1"))).record

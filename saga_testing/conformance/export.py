@@ -13,6 +13,7 @@ from saga_core.errors import (
     SagaStateError,
 )
 from saga_core.records import Query
+from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
@@ -94,6 +95,29 @@ class ExportRules(Topic):
         await store.signal(record.saga_id, event("e"))
         await store.commit(commit_of(record, seen=1, consumed=("e",)))
         await harness.age(record.saga_id, HOUR)
+        export = await store.export(record.saga_id)
+        async with harness.open(namespace="elsewhere") as other:
+            await other.restore(export)
+            assert await unchanged(other, record.saga_id, export)
+
+    async def test_every_field_is_restored(self, store: SagaStore, harness: StoreHarness) -> None:
+        full = state_of(
+            SagaStatus.COMPENSATING,
+            direction=Direction.ROLLBACK,
+            step_id="step_7",
+            step_index=7,
+            generation=3,
+            attempt=2,
+            waiting_for="retry",
+            last_error="ValueError: no",
+            error_code="ValueError",
+        )
+        failed = entry(EntryKind.RETRYING, attempt=2, input="{}", error="no", error_code="E")
+        spoken = entry(EntryKind.COMPLETED, actor="ann", reason="because")
+        new = leased(aggregation_id="a", trace_id="trace", tags=("b", "a"))
+        record = (await store.create(new)).record
+        await store.signal(record.saga_id, event("e"))
+        await store.commit(commit_of(record, state=full, history=(failed, spoken)))
         export = await store.export(record.saga_id)
         async with harness.open(namespace="elsewhere") as other:
             await other.restore(export)

@@ -8,7 +8,7 @@ from uuid import uuid4
 from saga_core.status import EntryKind
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
-from saga_testing.conformance.sagas import HOUR, commit_of, entry, leased, new_saga
+from saga_testing.conformance.sagas import HOUR, commit_of, entry, leased, new_saga, one_of
 from saga_testing.conformance.topic import Topic
 
 __all__ = ["HistoryRules"]
@@ -68,6 +68,22 @@ class HistoryRules(Topic):
         (kept,) = await store.history(record.saga_id)
         for name in full.__dataclass_fields__:
             assert getattr(kept, name) == getattr(full, name), name
+
+    async def test_entry_without_an_output_keeps_every_other_field(self, store: SagaStore) -> None:
+        failed = entry(
+            EntryKind.RETRYING,
+            attempt=3,
+            input='{"n":1}',
+            error="E: x",
+            error_code="E",
+            actor="ann",
+            reason="because",
+        )
+        record = (await store.create(leased())).record
+        await store.commit(commit_of(record, history=(failed,)))
+        kept = one_of(await store.history(record.saga_id))
+        for name in failed.__dataclass_fields__:
+            assert getattr(kept, name) == getattr(failed, name), name
 
     async def test_outputs_are_the_entries_that_have_one(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from saga_core.errors import StaleVersionError
-from saga_core.records import Held
+from saga_core.records import Held, Query
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
@@ -30,6 +30,14 @@ from saga_testing.conformance.transitions import unchanged
 __all__ = ["LeaseRules"]
 
 
+async def many_held(store: SagaStore) -> list[Held]:
+    """Return more sagas than a batch of most engines takes, held by `ME`."""
+    parent = (await store.create(leased())).record
+    held = tuple(leased() for _ in range(150))
+    await store.commit(commit_of(parent, spawn=held))
+    return [Held(one.saga_id, 1) for one in held]
+
+
 class LeaseRules(Topic):
     async def test_renewal_moves_the_end_and_nothing_else(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
@@ -48,6 +56,12 @@ class LeaseRules(Topic):
         held = [Held((await store.create(leased())).record.saga_id, 1) for _ in range(3)]
         assert set(await store.renew(ME, held, HOUR)) == {one.saga_id for one in held}
         assert await store.renew(ME, [], HOUR) == {}
+
+    async def test_renewal_of_all_that_a_worker_drives_leaves_none_out(
+        self, store: SagaStore
+    ) -> None:
+        held = await many_held(store)
+        assert set(await store.renew(ME, held, HOUR)) == {one.saga_id for one in held}
 
     async def test_expired_lease_that_nobody_took_is_renewed(
         self, store: SagaStore, harness: StoreHarness
@@ -159,6 +173,15 @@ class LeaseRules(Topic):
         await store.release(ME, held, delay=timedelta(0))
         assert len((await claim(store, OTHER)).records) == 3
         await store.release(ME, [], delay=timedelta(0))
+
+    async def test_release_of_all_that_a_worker_drives_leaves_none_out(
+        self, store: SagaStore
+    ) -> None:
+        held = await many_held(store)
+        await store.release(ME, held, delay=HOUR)
+        listed = (await store.find(Query(limit=200))).records
+        free = {record.saga_id for record in listed if record.worker is None}
+        assert free == {one.saga_id for one in held}
 
     async def test_repeated_release_does_not_touch_the_next_holder(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record

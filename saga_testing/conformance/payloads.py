@@ -28,6 +28,7 @@ PAYLOADS = {
     "escapes": r'"\" \\ \/ \b \f \n \r \t \u00e9 \ud83d\ude80"',
     "percent and braces": '"100% {x} $1 :name ?"',
     "256 KiB": '"' + "x" * 262_144 + '"',
+    "2 MiB": '"' + "x" * (2 * 1024 * 1024 - 2) + '"',  # the most that the engine sends
 }
 
 ODD = {"NUL": "a\x00b", "half a surrogate pair": "a\ud800b"}

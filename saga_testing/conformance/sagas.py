@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,6 +29,7 @@ from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 
 __all__ = [
+    "ALIKE",
     "HOUR",
     "KIND",
     "LEASE",
@@ -48,8 +49,12 @@ __all__ = [
     "state",
 ]
 
+T = TypeVar("T")
+
 ME = "worker-me"
 OTHER = "worker-other"
+ALIKE = ("a", "A", "a ", " a", "á")
+"""Names that some engines take for one unless they are told to compare exactly."""
 HOUR = timedelta(hours=1)
 LEASE = timedelta(minutes=5)
 KIND = Registered("order", "1", "step_0:12345678")
@@ -155,7 +160,7 @@ async def claim_one(store: SagaStore, worker: str = ME, **options: Any) -> SagaR
     return one_of((await claim(store, worker, **options)).records)
 
 
-def one_of(records: Sequence[SagaRecord]) -> SagaRecord:
+def one_of(records: Sequence[T]) -> T:
     """Return the only record."""
     assert len(records) == 1
     return records[0]

@@ -13,6 +13,7 @@ from saga_core.status import SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_testing.conformance.harness import StoreHarness
 from saga_testing.conformance.sagas import (
+    ALIKE,
     HOUR,
     LEASE,
     OTHER,
@@ -23,6 +24,7 @@ from saga_testing.conformance.sagas import (
     event,
     leased,
     new_saga,
+    one_of,
 )
 from saga_testing.conformance.sagas import parked as parked_commit
 from saga_testing.conformance.sagas import state as state_of
@@ -206,3 +208,27 @@ class SignalRules(Topic):
         before = await store.load(record.saga_id)
         assert (await store.signal(record.saga_id, event())).held
         assert (await store.load(record.saga_id)).due_at == before.due_at
+
+    async def test_event_ids_are_compared_to_the_letter(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        for name in ALIKE:
+            assert not (await store.signal(record.saga_id, event(name))).duplicate, name
+        assert [one.event_id for one in await store.inbox(record.saga_id)] == list(ALIKE)
+
+    async def test_signal_has_the_time_at_which_it_came(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        # The engine reckons with it: an event that came after the end of a wait is too late.
+        record = (await store.create(leased())).record
+        await harness.age(record.saga_id, HOUR)
+        await store.signal(record.saga_id, event())
+        one = one_of(await store.inbox(record.saga_id))
+        now = (await store.load(record.saga_id)).now
+        assert abs((now - one.at).total_seconds()) < 60
+
+    async def test_inbox_is_brought_whole_however_long(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        arrived = tuple(event(str(n)) for n in range(300))
+        await store.commit(commit_of(record, signals_in=arrived))
+        inbox = await store.inbox(record.saga_id)
+        assert [one.event_id for one in inbox] == [one.event_id for one in arrived]

@@ -65,6 +65,15 @@ class TransitionRules(Topic):
         await store.commit(commit_of(record, state=state))
         assert (await store.load(record.saga_id)).state == state
 
+    async def test_commit_clears_every_field_of_the_state_that_may_be_none(
+        self, store: SagaStore
+    ) -> None:
+        full = state_of(waiting_for="retry", last_error="ValueError: no", error_code="ValueError")
+        record = (await store.create(leased(state=full))).record
+        bare = state_of(step_id=None, step_input=None, token=None)
+        await store.commit(commit_of(record, state=bare))
+        assert (await store.load(record.saga_id)).state == bare
+
     async def test_commit_raises_version_by_one_and_not_the_fence(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
         first = await store.commit(commit_of(record))
@@ -87,6 +96,10 @@ class TransitionRules(Topic):
         assert after.worker is None
         assert after.due_at is not None
         assert abs((after.due_at - after.updated_at) - HOUR).total_seconds() < 60
+
+    async def test_commit_that_gives_the_saga_back_stands(self, store: SagaStore) -> None:
+        record = (await store.create(leased())).record
+        assert (await store.commit(parked(record))).held
 
     async def test_release_takes_the_earlier_due(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record
@@ -196,6 +209,12 @@ class TransitionRules(Topic):
         assert (await store.load(record.saga_id)).tags == ("b", "c")
         await store.commit(commit_of(replace(record, version=first.version), tags=()))
         assert (await store.load(record.saga_id)).tags == ()
+
+    async def test_tags_come_back_in_their_order(self, store: SagaStore) -> None:
+        record = (await store.create(leased(tags=("b", "c", "a")))).record
+        assert (await store.load(record.saga_id)).tags == ("b", "c", "a")
+        await store.commit(commit_of(record, tags=("d", "b", "a")))
+        assert (await store.load(record.saga_id)).tags == ("d", "b", "a")
 
     async def test_spawned_sagas_are_created_in_the_commit(self, store: SagaStore) -> None:
         record = (await store.create(leased())).record

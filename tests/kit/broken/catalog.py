@@ -240,4 +240,18 @@ BUGS = (
         "    until = self._now() - finished_for\n    limit = limit or 1000\n",
         "test_purge_of_nothing_deletes_nothing",
     ),
+    Bug(
+        "spaces around a condition are left out",
+        "_matches",
+        "for value, found in wanted",
+        "for value, found in ((value and value.strip(), found) for value, found in wanted)",
+        "test_conditions_are_compared_to_the_letter",
+    ),
+    Bug(
+        "a restored saga has lost its trace",
+        "restore",
+        "    row.inbox = list(export.inbox)\n",
+        "    row.inbox = list(export.inbox)\n    row.record = replace(row.record, trace_id=None)\n",
+        "test_every_field_is_restored",
+    ),
 )

@@ -98,4 +98,25 @@ BUGS = (
         "is_held = record.worker is not None and record.due_at > self._now()",
         "test_signal_leaves_an_expired_lease_to_its_holder",
     ),
+    Bug(
+        "event ids are without case",
+        "signal",
+        "    record = row.record\n",
+        "    record = row.record\n    signal = replace(signal, event_id=signal.event_id.lower())\n",
+        "test_event_ids_are_compared_to_the_letter",
+    ),
+    Bug(
+        "a signal has the time of the last commit",
+        "_append_signal",
+        "at=self._now()",
+        "at=row.record.updated_at",
+        "test_signal_has_the_time_at_which_it_came",
+    ),
+    Bug(
+        "a commit takes in the first of many signals",
+        "_apply",
+        "in transition.signals_in:",
+        "in transition.signals_in[:250]:",
+        "test_inbox_is_brought_whole_however_long",
+    ),
 )

@@ -413,4 +413,47 @@ BUGS = (
         "    if self.lease is LeaseAction.KEEP:\n",
         "test_seen_is_what_the_commit_says_even_if_it_is_less",
     ),
+    Bug(
+        "aggregates are compared without case",
+        "_check_aggregate",
+        "else self._holder(aggregation_id)",
+        "else self._holder(aggregation_id.lower())",
+        "test_aggregates_are_compared_to_the_letter",
+    ),
+    Bug(
+        "a token is never cleared",
+        "_apply",
+        "    self._store(row, after)\n",
+        "    token = after.state.token or row.record.state.token\n"
+        "    self._store(row, replace(after, state=replace(after.state, token=token)))\n",
+        "test_commit_clears_every_field_of_the_state_that_may_be_none",
+    ),
+    Bug(
+        "a commit that gives the saga back does not stand",
+        "commit",
+        "held=True",
+        "held=after.worker is not None",
+        "test_commit_that_gives_the_saga_back_stands",
+    ),
+    Bug(
+        "tags are a set",
+        "_insert",
+        "    self._store(row, record)\n",
+        "    self._store(row, replace(record, tags=tuple(sorted(record.tags))))\n",
+        "test_tags_come_back_in_their_order",
+    ),
+    Bug(
+        "an input is kept with its output only",
+        "_append_history",
+        "entry.as_entry(",
+        "replace(entry, input=entry.output and entry.input).as_entry(",
+        "test_entry_without_an_output_keeps_every_other_field",
+    ),
+    Bug(
+        "a large payload is cut",
+        "_insert",
+        "row = Row(record)",
+        "row = Row(record := replace(record, data=record.data[:1_000_000]))",
+        "test_payload_comes_back_to_the_letter",
+    ),
 )
