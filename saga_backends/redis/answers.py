@@ -56,23 +56,28 @@ def entries_of(numbered: Sequence[Any]) -> tuple[HistoryEntry, ...]:
 
 
 def signals_of(texts: Sequence[str], consumed: Iterable[str], after: int) -> list[StoredSignal]:
-    """Read the signals of an inbox that come after a place."""
+    """Read the signals of an inbox that come after a place. Raises `SchemaError`."""
     used = set(consumed)
-    signals = []
-    for seq, text in enumerate(texts, start=after + 1):
+    return [_signal_of(seq, text, used) for seq, text in enumerate(texts, start=after + 1)]
+
+
+def _signal_of(seq: int, text: str, used: set[str]) -> StoredSignal:
+    try:
         at, _, rest = text.partition(" ")
         event_id, kind, payload = json.loads(rest)
-        signals.append(
-            StoredSignal(
-                seq=seq,
-                at=moment(at),
-                event_id=event_id,
-                kind=SignalKind(kind),
-                payload=payload,
-                consumed=event_id in used,
-            )
+        return StoredSignal(
+            seq=seq,
+            at=moment(at),
+            event_id=event_id,
+            kind=SignalKind(kind),
+            payload=payload,
+            consumed=event_id in used,
         )
-    return signals
+    except _NOT_OURS as error:
+        raise SchemaError(
+            f"signal {seq} of an inbox is not what this library writes: something else writes to "
+            "the keys of this namespace"
+        ) from error
 
 
 def record_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -40,6 +41,8 @@ from saga_core.status import Direction
 from saga_core.store import CONTRACT_VERSION
 
 __all__ = ["RedisStore"]
+
+logger = logging.getLogger("saga_backends.redis")
 
 ZERO = timedelta(0)
 FORMAT = 1
@@ -140,19 +143,22 @@ class RedisStore(RedisCatalog):
             ],
         )
         now = moment(answer[1])
-        records = tuple(
-            record_of(
-                UUID(answer[at]),
-                answer[at + 1],
-                now=now,
-                outputs=entries_of(answer[at + 2]),
-                reclaimed=answer[at + 3] == "1",
-            )
-            for at in range(3, len(answer), 4)
-        )
-        if len(records) >= limit:
-            return Claims(records=records, next_due=ZERO)
-        return Claims(records=records, next_due=moment(answer[2]) - now if answer[2] else None)
+        records: list[SagaRecord] = []
+        for at in range(3, len(answer), 4):
+            try:
+                outputs, reclaimed = entries_of(answer[at + 2]), answer[at + 3] == "1"
+                record = record_of(
+                    UUID(answer[at]), answer[at + 1], now=now, outputs=outputs, reclaimed=reclaimed
+                )
+            except SchemaError as error:
+                # Its lease ends by itself; the others must not wait for those who mend it.
+                logger.warning("saga %s cannot be driven: %s", answer[at], error)
+            else:
+                records.append(record)
+        taken = tuple(records)
+        if len(answer) - 3 >= 4 * limit:
+            return Claims(records=taken, next_due=ZERO)
+        return Claims(records=taken, next_due=moment(answer[2]) - now if answer[2] else None)
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta

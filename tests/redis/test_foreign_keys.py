@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from saga_backends.redis.scripts import SCRIPTS
 from saga_core import SagaStore, SchemaError, open_store
-from saga_core.records import Held
+from saga_core.records import Due, Held
 from saga_testing.conformance.sagas import LEASE, ME, claim, new_saga
 from saga_testing.servers import RedisServer
 from tests.redis.keys import Keys
@@ -104,6 +106,45 @@ async def test_entry_that_is_not_ours_is_told(store: SagaStore, keys: Keys) -> N
     await keys.client.rpush(f"{keys.prefix}history:{new.saga_id}", "somebody else's")
     with pytest.raises(SchemaError, match="entry 1"):
         await store.history(new.saga_id)
+
+
+@pytest.mark.parametrize("text", ["somebody else's", "1 {}", '1 ["a","no kind",null]'])
+async def test_signal_that_is_not_ours_is_told(store: SagaStore, keys: Keys, text: str) -> None:
+    new = new_saga()
+    await store.create(new)
+    await keys.client.rpush(f"{keys.prefix}inbox:{new.saga_id}", text)
+    with pytest.raises(SchemaError, match="signal 1"):
+        await store.inbox(new.saga_id)
+    with pytest.raises(SchemaError, match="signal 1"):
+        await store.export(new.saga_id)
+
+
+@pytest.mark.parametrize("spoiled", ["row", "history"])
+async def test_row_that_cannot_be_read_hides_no_other_from_a_claim(
+    store: SagaStore, keys: Keys, caplog: pytest.LogCaptureFixture, spoiled: str
+) -> None:
+    new, sound = new_saga(), new_saga()
+    for one in (new, sound):
+        await store.create(one)
+    if spoiled == "row":
+        await keys.client.hset(f"{keys.prefix}saga:{new.saga_id}", "state", "{")
+    else:
+        await keys.client.rpush(f"{keys.prefix}history:{new.saga_id}", "1 1 - omitted")
+    assert [one.saga_id for one in (await claim(store)).records] == [sound.saga_id]
+    assert f"saga {new.saga_id} cannot be driven" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "due", [Due(at=datetime(9999, 1, 1, tzinfo=UTC)), Due(delay=timedelta.max)]
+)
+async def test_saga_that_is_due_in_the_far_future_stops_no_claim(
+    store: SagaStore, due: Due
+) -> None:
+    await store.create(new_saga(due=due))
+    found = await claim(store)
+    assert not found.records
+    assert found.next_due is not None
+    assert found.next_due > timedelta(days=36500)
 
 
 @pytest.mark.parametrize("found", ["2", "999", "soon"])

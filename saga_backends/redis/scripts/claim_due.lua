@@ -111,7 +111,8 @@ if #gone < CLEARED then
   following = redis.call('ZRANGEBYSCORE', DUE, '(' .. text(now), '+inf', 'WITHSCORES',
     'LIMIT', 0, 1)[2]
 end
-local answer = { 'claimed', text(now), following or '' }
+-- As a score it may read 2.5e+17: a whole number is what was promised.
+local answer = { 'claimed', text(now), following and text(following) or '' }
 for n = 1, #taken do
   answer[#answer + 1] = taken[n].id
   answer[#answer + 1] = read(taken[n].id)
