@@ -1,0 +1,143 @@
+"""Which ways of going wrong `check_saga` tries: each step at each boundary, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from saga_core.definition import SagaDefinition, StepSpec
+from saga_core.errors import NonRetryableError
+from saga_testing.faults import InjectedError
+from saga_testing.places import Action, Moment, Place
+
+__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of"]
+
+
+class Boundary(StrEnum):
+    """What goes wrong. A plan of `check_saga` is a choice of these."""
+
+    BEFORE = "before"
+    """The step fails for good without having done anything; a compensation, once."""
+    AFTER = "after"
+    """The step has done its work and raises all the same; a compensation, once."""
+    CRASH = "crash"
+    """The worker is lost: before, after, or once it is on record; another takes over."""
+
+
+_FAILURES = ((Moment.BEFORE, Boundary.BEFORE), (Moment.AFTER, Boundary.AFTER))
+
+MOST_VISITS = 5
+"""Of one place. A step that sleeps in a loop may be entered without end."""
+
+
+class Ending(StrEnum):
+    """How the saga has to end."""
+
+    UNDONE = "undone"
+    """COMPENSATED, with the world as it was before."""
+    UNDONE_BUT_ONE = "undone but one"
+    """COMPENSATED; what the failed step has done may be left, for it says nothing of it."""
+    COMPLETED = "completed"
+    """As without a fault, with the same world, be it after `retry_step`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFault:
+    """What is to go wrong at a place; without an error, the worker is lost."""
+
+    place: Place
+    error: type[Exception] | None = None
+    times: int | None = None
+    nth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run of the saga."""
+
+    step_id: str
+    action: Action
+    boundary: Boundary
+    faults: tuple[CaseFault, ...]
+    ending: Ending
+
+    def __str__(self) -> str:
+        first = self.faults[0]
+        at = "" if self.boundary is not Boundary.CRASH else f" {first.place.moment}"
+        nth = "" if first.nth == 1 else f", at visit {first.nth}"
+        return f"{self.boundary}{at} {self.action} of '{self.step_id}'{nth}"
+
+
+def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterator[Case]:
+    """Yield the cases of a saga: those that lead back first.
+
+    `visits` says how often a run without a fault comes to each place: a step that waits is
+    entered more than once, and each time something else may have been done.
+    """
+    back = _ways_back(definition)
+    for spec in back:
+        yield from _failing(spec, visits)
+    for spec in back[:-1]:
+        yield from _crashing_then_failing(spec, back[-1], visits)
+    for spec in back:
+        if spec.can_compensate and (spec is not back[-1] or spec.undoes_maybe_done):
+            yield from _undoing(spec, back[-1])
+    for spec in definition.steps[len(back) :]:
+        for place, nth in _each(Moment.BEFORE, spec, visits):
+            fault = CaseFault(place, NonRetryableError, times=1, nth=nth)
+            yield Case(spec.step_id, Action.EXECUTE, Boundary.BEFORE, (fault,), Ending.COMPLETED)
+    for spec in definition.steps:
+        for moment in Moment:
+            for place, nth in _each(moment, spec, visits):
+                crash = CaseFault(place, nth=nth)
+                yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, (crash,), Ending.COMPLETED)
+
+
+def _each(
+    moment: Moment, spec: StepSpec, visits: Mapping[Place, int]
+) -> Iterator[tuple[Place, int]]:
+    place = Place(moment, Action.EXECUTE, spec.step_id)
+    for nth in range(1, min(visits.get(place, 1), MOST_VISITS) + 1):
+        yield place, nth
+
+
+def _ways_back(definition: SagaDefinition) -> tuple[StepSpec, ...]:
+    """Return the steps whose failure begins the rollback: the pivot is the last of them."""
+    pivot = definition.pivot
+    return definition.steps if pivot is None else definition.steps[: pivot.index + 1]
+
+
+def _failing(spec: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
+    for moment, boundary in _FAILURES:
+        for place, nth in _each(moment, spec, visits):
+            # Of what it did before it was entered again, the step has told nobody either.
+            sure = spec.undoes_maybe_done or (moment is Moment.BEFORE and nth == 1)
+            ending = Ending.UNDONE if sure else Ending.UNDONE_BUT_ONE
+            fault = CaseFault(place, NonRetryableError, nth=nth)
+            yield Case(spec.step_id, Action.EXECUTE, boundary, (fault,), ending)
+
+
+def _crashing_then_failing(
+    spec: StepSpec, last: StepSpec, visits: Mapping[Place, int]
+) -> Iterator[Case]:
+    for moment in Moment:
+        for place, nth in _each(moment, spec, visits):
+            faults = (CaseFault(place, nth=nth), _failure(last))
+            yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, faults, Ending.UNDONE)
+
+
+def _undoing(spec: StepSpec, last: StepSpec) -> Iterator[Case]:
+    for moment in Moment:
+        place = Place(moment, Action.COMPENSATE, spec.step_id)
+        faults = (CaseFault(place), _failure(last))
+        yield Case(spec.step_id, Action.COMPENSATE, Boundary.CRASH, faults, Ending.UNDONE)
+    for moment, boundary in _FAILURES:
+        place = Place(moment, Action.COMPENSATE, spec.step_id)
+        faults = (CaseFault(place, InjectedError, times=1), _failure(last))
+        yield Case(spec.step_id, Action.COMPENSATE, boundary, faults, Ending.UNDONE)
+
+
+def _failure(spec: StepSpec) -> CaseFault:
+    """Return what makes a saga go back with as much to undo as there can be."""
+    return CaseFault(Place(Moment.BEFORE, Action.EXECUTE, spec.step_id), NonRetryableError)

@@ -1,0 +1,308 @@
+"""`check_saga`: let every step fail at every boundary, and see that what was done is undone."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from saga_core.definition import SagaDefinition
+from saga_core.errors import SagaDefinitionError, SagaStateError
+from saga_core.snapshot import SagaAdminSnapshot
+from saga_core.status import SagaStatus
+from saga_testing.cases import Boundary, Case, Ending, cases_of
+from saga_testing.differing import differences
+from saga_testing.environment import SagaEnv, saga_env
+from saga_testing.judging import not_undone, suspects
+from saga_testing.ledger import World
+from saga_testing.places import Place
+from saga_testing.report import CheckReport, Finding
+
+__all__ = ["SagaCheckError", "check_saga"]
+
+_NAME = "saga"
+
+_TWICE = "no single step is to blame: does one that runs twice leave more than one that runs once?"
+
+_SAGA_ID = UUID("01900000-0000-7000-8000-000000000001")
+"""One for all runs, so that keys and what is made of them are the same in each."""
+
+
+class SagaCheckError(AssertionError):
+    """The saga does not undo what it has done; the text is the report's."""
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+async def check_saga(
+    saga: SagaDefinition | Callable[[], SagaDefinition],
+    *,
+    initial_data: Any = None,
+    world: World | None = None,
+    reset: Callable[[], Any] | None = None,
+    events: Sequence[BaseModel] = (),
+    boundaries: Collection[str] = tuple(Boundary),
+    progress: Callable[[str], Any] | None = None,
+    raises: bool = True,
+) -> CheckReport:
+    """Run a saga once per step and boundary, with one thing going wrong each time.
+
+    Each step fails before and after its work, and loses its worker before, after and once it is
+    on record; then, in the longest rollback, each compensation does. A rollback has to end
+    COMPENSATED with every finished step undone, and a saga that only lost its worker, or was
+    retried past its pivot, has to complete. `world` returns what can be seen of the outside
+    world: after a rollback it must be equal to what it was before the run, and after a run that
+    completes to what it is without a fault. Without it a compensation that undoes nothing looks
+    like one that does.
+
+    `reset` (may be async) makes the world as it is at first, before each run; so may `saga`, if
+    it is a function that makes the definition. With a `world` and neither of them, runs that
+    complete are left out, and the check ends with its first finding. `events` are sent to each
+    run when it waits for them. `boundaries` is a choice of "before", "after" and "crash".
+    `progress` gets a line before each run. Raises `SagaCheckError`, an AssertionError with the
+    report in `.report`, unless all is well or `raises` is False; `SagaDefinitionError` for
+    arguments that make no sense, and `SagaStateError` for a saga that does not end by itself.
+    """
+    check = _Check(saga, initial_data, world, reset, events, progress)
+    await check.run(_chosen(boundaries))
+    if raises and not check.report.ok:
+        raise SagaCheckError(check.report)
+    return check.report
+
+
+def _chosen(boundaries: Collection[str]) -> frozenset[Boundary]:
+    names = [boundaries] if isinstance(boundaries, str) else list(boundaries)
+    wrong = [name for name in names if name not in tuple(Boundary)]
+    if wrong or not names:
+        raise SagaDefinitionError(
+            f"boundaries must be some of {', '.join(Boundary)}, got {', '.join(map(str, names))}"
+        )
+    return frozenset(map(Boundary, names))
+
+
+class _Check:
+    def __init__(
+        self,
+        saga: SagaDefinition | Callable[[], SagaDefinition],
+        initial_data: Any,
+        world: World | None,
+        reset: Callable[[], Any] | None,
+        events: Sequence[BaseModel],
+        progress: Callable[[str], Any] | None,
+    ) -> None:
+        if world is not None and (not callable(world) or inspect.iscoroutinefunction(world)):
+            raise SagaDefinitionError("world must be a plain function that returns the state")
+        if not isinstance(saga, SagaDefinition) and not callable(saga):
+            raise SagaDefinitionError(
+                f"check_saga needs a SagaDefinition or a function that makes one, got {saga!r}"
+            )
+        self._saga = saga
+        self._data = initial_data
+        self._world = world
+        self._reset = reset
+        self._events = events
+        self._progress = progress
+        self._renews = world is None or reset is not None or not isinstance(saga, SagaDefinition)
+        self._finished: tuple[Any] | None = None
+        """The world after a run without a fault, if it is the same each time."""
+        self._first: tuple[Any] | None = None
+        """The world before the first run, and so before each."""
+        self._visits: Counter[Place] = Counter()
+        """How often a run without a fault comes to each place."""
+        self._goes_back = False
+        """Whether the saga is rolled back without a fault."""
+        self.report = CheckReport()
+
+    async def run(self, boundaries: frozenset[Boundary]) -> None:
+        if self._renews:
+            definition = await self._run_undisturbed()
+        else:
+            definition = await self._fresh()
+            self.report.notes.append(
+                "without reset= runs that complete, and steps that fail after their work, are "
+                "left out: their world would be the next run's first"
+            )
+        if self._world is None:
+            self.report.notes.append(
+                "without world= a compensation that undoes nothing is not found"
+            )
+        for case in cases_of(definition, self._visits):
+            if case.boundary not in boundaries:
+                continue
+            if not self._renews and case.ending is not Ending.UNDONE:
+                continue
+            if self._goes_back and case.ending is Ending.COMPLETED:
+                case = replace(case, ending=Ending.UNDONE)
+            await self._run_case(case)
+            if not self._renews and not self.report.ok:
+                self.report.notes.append(
+                    "without reset= the check ends with its first finding: give it to see all"
+                )
+                return
+
+    async def _fresh(self) -> SagaDefinition:
+        """Return the definition for the next run, with the world as it is at first."""
+        if self._reset is not None:
+            done = self._reset()
+            if inspect.isawaitable(done):
+                await done
+        if isinstance(self._saga, SagaDefinition):
+            return self._saga
+        made = self._saga()
+        if not isinstance(made, SagaDefinition):
+            raise SagaDefinitionError(
+                f"the function given to check_saga must return a SagaDefinition, got {made!r}"
+            )
+        return made
+
+    def _look(self) -> Any:
+        return None if self._world is None else copy.deepcopy(self._world())
+
+    def _check_same_world(self) -> None:
+        world = self._look()
+        if self._first is None:
+            self._first = (world,)
+        elif self._renews and world != self._first[0]:
+            raise SagaDefinitionError(
+                "reset= must bring the world back to what it was at first: "
+                + "; ".join(differences(self._first[0], world))
+            )
+
+    async def _run_undisturbed(self) -> SagaDefinition:
+        """Run the saga as it is, twice: what it comes to is the measure for others."""
+        worlds = []
+        for _ in range(2):
+            definition = await self._fresh()
+            self._check_same_world()
+            async with self._env() as env:
+                ended = await self._play(env, definition)
+                if ended.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED):
+                    raise SagaStateError(
+                        "nothing went wrong, and the saga has not ended: "
+                        f"{await env.explain()} Events that it waits for go into events=.",
+                        saga_id=ended.saga_id,
+                    )
+            worlds.append(self._look())
+            self._visits = env.visits
+        if ended.status is SagaStatus.COMPENSATED:
+            self._goes_back = True
+            self.report.notes.append(
+                f"undisturbed, the saga is COMPENSATED already ({ended.last_error})"
+            )
+        elif worlds[0] == worlds[1]:
+            self._finished = (worlds[0],)
+        else:
+            self.report.notes.append(
+                "two runs without a fault leave different worlds, so those that complete are "
+                "not compared"
+            )
+        return definition
+
+    def _env(self) -> SagaEnv:
+        return saga_env(world=self._world)
+
+    async def _play(self, env: SagaEnv, definition: SagaDefinition) -> SagaAdminSnapshot:
+        return await env.run(definition, self._data, events=self._events, saga_id=_SAGA_ID)
+
+    # --- one case -------------------------------------------------------------------------------
+
+    async def _run_case(self, case: Case) -> None:
+        if self._progress is not None:
+            self._progress(str(case))
+        definition = await self._fresh()
+        self._check_same_world()
+        env = self._env()
+        env.register(_NAME, definition)
+        for fault in case.faults:
+            if fault.error is None:
+                env.crash_at(str(fault.place), nth=fault.nth)
+            else:
+                env.fail_at(str(fault.place), error=fault.error, times=fault.times, nth=fault.nth)
+        await self._play(env, definition)
+        ended = await self._help(env, case)
+        self.report.cases.append(case)
+        if env.unreached:
+            self.report.notes.append(f"{case}: the saga did not come there")
+            return
+        await self._judge(env, definition, case, ended)
+
+    async def _help(self, env: SagaEnv, case: Case) -> SagaAdminSnapshot:
+        """Do what an operator does once the trouble is over."""
+        ended = await env.snapshot()
+        for _ in range(2):
+            if ended.status is SagaStatus.STUCK and case.faults[0].times is not None:
+                await env.admin.retry_step(ended.saga_id, wait=False)
+            elif ended.status is SagaStatus.FAILED and ended.outputs:
+                await env.admin.cancel(ended.saga_id, wait=False)
+            else:
+                return ended
+            ended = await env.finish(events=self._events)
+        return ended
+
+    async def _judge(
+        self, env: SagaEnv, definition: SagaDefinition, case: Case, ended: SagaAdminSnapshot
+    ) -> None:
+        assert self._first is not None  # noqa: S101 - looked at before each run
+        world = self._look()
+        if not _has_ended(definition, case, ended):
+            self._find(env, case, await _why(env, case, ended), ())
+        elif case.ending is Ending.COMPLETED:
+            left = () if self._finished is None else differences(self._finished[0], world)
+            if left:
+                what = "it is COMPLETED, with another world than without the fault"
+                self._find(env, case, what, left, (_TWICE,))
+        else:
+            missing = not_undone(definition, ended, env.ledger)
+            left = differences(self._first[0], world)
+            blamed = suspects(definition, env.ledger)
+            if case.ending is Ending.UNDONE_BUT_ONE:
+                blamed = tuple(each for each in blamed if each.step_id != case.step_id)
+                if left and not blamed:
+                    self.report.unguarded[case.step_id] = left
+                    left = ()
+            if missing:
+                self._find(env, case, f"{', '.join(missing)} was done and not undone", left)
+            elif left:
+                words = tuple(map(str, blamed)) or (_TWICE,)
+                what = f"it is {ended.status}, and what was done is not undone"
+                self._find(env, case, what, left, words)
+
+    def _find(
+        self,
+        env: SagaEnv,
+        case: Case,
+        what: str,
+        left: tuple[str, ...],
+        blamed: tuple[str, ...] = (),
+    ) -> None:
+        events = ", events=events" if self._events else ""
+        reproduce = (
+            "async with saga_env() as env:",
+            f'    env.register("{_NAME}", saga)',
+            *(f"    {call}" for call in env.planned),
+            f'    snapshot = await env.run("{_NAME}", {self._data!r}{events})',
+        )
+        calls = tuple(map(str, env.calls))
+        self.report.findings.append(Finding(case, what, left, blamed, calls, reproduce))
+
+
+def _has_ended(definition: SagaDefinition, case: Case, ended: SagaAdminSnapshot) -> bool:
+    if case.ending is Ending.COMPLETED:
+        return ended.status is SagaStatus.COMPLETED
+    nothing_done = not definition.compensate_on_failure and not ended.outputs
+    return ended.status is SagaStatus.COMPENSATED or (
+        nothing_done and ended.status is SagaStatus.FAILED
+    )
+
+
+async def _why(env: SagaEnv, case: Case, ended: SagaAdminSnapshot) -> str:
+    wanted = "COMPLETED" if case.ending is Ending.COMPLETED else "COMPENSATED"
+    return f"it is {ended.status}, not {wanted}: {await env.explain()}"

@@ -1,0 +1,58 @@
+"""Whether a rehearsed saga has undone what it did, and who has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from saga_core.definition import SagaDefinition
+from saga_core.snapshot import SagaAdminSnapshot
+from saga_core.status import EntryKind
+from saga_testing.ledger import CallOutcome, Ledger
+from saga_testing.places import Action
+
+__all__ = ["Suspect", "not_undone", "suspects"]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A step that has changed the world and not changed it back."""
+
+    step_id: str
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def not_undone(
+    definition: SagaDefinition, ended: SagaAdminSnapshot, ledger: Ledger
+) -> tuple[str, ...]:
+    """Return the steps that are on record as done, and whose compensation has not returned."""
+    done = {item.step_id for item in ended.step_history if item.kind is EntryKind.COMPLETED}
+    return tuple(
+        spec.step_id
+        for spec in definition.steps
+        if spec.step_id in done
+        and spec.can_compensate
+        and not ledger.made(Action.COMPENSATE, spec.step_id, CallOutcome.RETURNED)
+    )
+
+
+def suspects(definition: SagaDefinition, ledger: Ledger) -> tuple[Suspect, ...]:
+    """Return the steps that have changed the world and that nothing has changed back."""
+    return tuple(_suspects(definition, ledger))
+
+
+def _suspects(definition: SagaDefinition, ledger: Ledger) -> Iterator[Suspect]:
+    for spec in definition.steps:
+        name = spec.step_id
+        if not any(call.changed for call in ledger.made(Action.EXECUTE, name)):
+            continue
+        undoing = ledger.made(Action.COMPENSATE, name)
+        if not spec.can_compensate:
+            yield Suspect(name, f"step '{name}' has changed the world and has no compensate")
+        elif not undoing:
+            yield Suspect(name, f"step '{name}' has changed the world and was not compensated")
+        elif not any(call.changed for call in undoing):
+            yield Suspect(name, f"compensate of step '{name}' ran and has changed nothing")

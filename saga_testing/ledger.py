@@ -1,0 +1,74 @@
+"""The calls of a rehearsed saga's steps, in order, and what each has changed in the world."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from saga_testing.places import Action
+
+__all__ = ["CallOutcome", "Ledger", "StepCallMade", "World"]
+
+World = Callable[[], Any]
+"""Returns what a test can see of the outside world: anything that can be copied and compared."""
+
+
+class CallOutcome(StrEnum):
+    """What a call of a step's method came to."""
+
+    BEGUN = "begun"
+    """It has not come back, or its driver was cancelled."""
+    RETURNED = "returned"
+    WAITS = "waits"
+    """It has asked for an event or a sleep, and will be entered again."""
+    RAISED = "raised"
+
+
+@dataclass(frozen=True, slots=True)
+class StepCallMade:
+    """One call of a step's method. A fault before the method's code is no call."""
+
+    action: Action
+    step_id: str
+    outcome: CallOutcome = CallOutcome.BEGUN
+    changed: bool | None = None
+    """Whether the world looked different afterwards; None if nobody looks."""
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.step_id}: {self.outcome}"
+
+
+class Ledger:
+    """Notes the calls. Sagas of one environment run one after the other, so it is in order."""
+
+    def __init__(self, world: World | None) -> None:
+        self.calls: list[StepCallMade] = []
+        self._world = world
+
+    def look(self) -> Any:
+        """Return a copy of the world as it is; None without a probe."""
+        return None if self._world is None else copy.deepcopy(self._world())
+
+    def begin(self, action: Action, step_id: str) -> tuple[int, Any]:
+        """Note a call; hand what is returned to `end`."""
+        self.calls.append(StepCallMade(action, step_id))
+        return len(self.calls) - 1, self.look()
+
+    def end(self, begun: tuple[int, Any], outcome: CallOutcome) -> None:
+        """Note what the call came to."""
+        number, before = begun
+        changed = None if self._world is None else bool(before != self.look())
+        self.calls[number] = replace(self.calls[number], outcome=outcome, changed=changed)
+
+    def made(
+        self, action: Action, step_id: str, outcome: CallOutcome | None = None
+    ) -> list[StepCallMade]:
+        """Return the calls of one method, of any outcome or of one."""
+        return [
+            call
+            for call in self.calls
+            if (call.action, call.step_id) == (action, step_id) and outcome in (None, call.outcome)
+        ]
