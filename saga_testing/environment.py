@@ -28,9 +28,6 @@ from saga_testing.workers import KnownSaga, RehearsalWorker
 
 __all__ = ["SagaEnv", "saga_env"]
 
-MOST_MOVES = 10_000
-"""Turns of driving and jumping after which a saga is taken to run for ever."""
-
 
 class SagaEnv:
     """Sagas in memory, under a clock that moves only when all of them wait.
@@ -47,7 +44,9 @@ class SagaEnv:
         limits: PayloadLimits | None,
         plugins: Sequence[object],
         world: World | None,
+        most_turns: int,
     ) -> None:
+        self._most_turns = most_turns
         self.clock = ManualClock(start)
         self.store = MemoryStore(clock=self.clock)
         """What is on record, whichever worker is alive."""
@@ -126,7 +125,7 @@ class SagaEnv:
         from this call. Raises `SagaDefinitionError`, which lists the steps, for what is no place.
         """
         dead = WorkerLostError(f"the worker was lost at {place}, as crash_at asked")
-        self._add(place, dead, nth, 1, tuple(Moment))
+        self._add(place, dead, "", nth, 1, tuple(Moment))
 
     def fail_at(
         self,
@@ -142,16 +141,16 @@ class SagaEnv:
         visits in a row, None for all: then the step's retry policy is used up. A
         `NonRetryableError` is not retried. Raises `SagaDefinitionError` as `crash_at` does.
         """
-        if not isinstance(error, Exception) and not (
-            isinstance(error, type) and issubclass(error, Exception)
-        ):
-            raise SagaDefinitionError(f"fail_at needs an exception to raise, got {error!r}")
-        self._add(place, error, nth, times, (Moment.BEFORE, Moment.AFTER))
+        raised = _made(error, place)
+        shown = error.__name__ if isinstance(error, type) else repr(error)
+        shown = "" if error is InjectedError else shown
+        self._add(place, raised, shown, nth, times, (Moment.BEFORE, Moment.AFTER))
 
     def _add(
         self,
         place: str,
-        error: BaseException | type[BaseException],
+        error: BaseException,
+        shown: str,
         nth: int,
         times: int | None,
         moments: tuple[Moment, ...],
@@ -162,7 +161,7 @@ class SagaEnv:
                     f"{name} must be a whole number of at least 1, got {number!r}"
                 )
         where = place_of(place, self.definitions, moments=moments)
-        self._plan.add(PlannedFault(where, error, nth, times))
+        self._plan.add(PlannedFault(where, error, shown, nth, times))
 
     # --- running --------------------------------------------------------------------------------
 
@@ -232,14 +231,14 @@ class SagaEnv:
         """Let so much time pass, and drive what falls due meanwhile at the time it does."""
         until = self.clock.now() + by
         await self._drive_due()
-        for _ in range(MOST_MOVES):
+        for _ in range(self._most_turns):
             due = self._next_due()
             if due is None or due > until:
                 self.clock.advance(max(until - self.clock.now(), timedelta(0)))
                 return
             self.clock.advance(due - self.clock.now())
             await self._drive_due()
-        raise SagaStateError(f"sagas still fall due after {MOST_MOVES} turns within {by}")
+        raise SagaStateError(f"sagas still fall due after {self._most_turns} turns within {by}")
 
     async def finish(
         self, saga_id: UUID | None = None, *, events: Sequence[BaseModel] = ()
@@ -250,7 +249,7 @@ class SagaEnv:
         """
         watched = self._which(saga_id)
         script = Script(events)
-        for _ in range(MOST_MOVES):
+        for _ in range(self._most_turns):
             await self._drive_due()
             record = await self.store.load(watched)
             if record.state.status.is_terminal or record.state.status is SagaStatus.STUCK:
@@ -264,7 +263,7 @@ class SagaEnv:
                 return await self.snapshot(watched)
             self.clock.advance(due - self.clock.now())
         raise SagaStateError(
-            f"it came to no rest within {MOST_MOVES} turns: {await self.explain(watched)}",
+            f"it came to no rest within {self._most_turns} turns: {await self.explain(watched)}",
             saga_id=watched,
         )
 
@@ -289,7 +288,7 @@ class SagaEnv:
 
     async def _drive_due(self) -> None:
         """Drive what is due now, one saga after the other; the clock stands still."""
-        for _ in range(MOST_MOVES):
+        for _ in range(self._most_turns):
             worker = self._living()
             try:
                 if not await worker.orchestrator.run_due(limit=1):
@@ -297,7 +296,9 @@ class SagaEnv:
             except WorkerLostError:
                 if not worker.lost:
                     raise
-        raise SagaStateError(f"sagas are still due at {self.clock.now()} after {MOST_MOVES} turns")
+        raise SagaStateError(
+            f"sagas are still due at {self.clock.now()} after {self._most_turns} turns"
+        )
 
     def _next_due(self) -> datetime | None:
         now = self.clock.now()
@@ -319,6 +320,20 @@ class SagaEnv:
         return name
 
 
+def _made(error: Exception | type[Exception], place: str) -> Exception:
+    """Return an exception to raise. Raises `SagaDefinitionError` for what is none."""
+    if isinstance(error, Exception):
+        return error
+    if not (isinstance(error, type) and issubclass(error, Exception)):
+        raise SagaDefinitionError(f"fail_at needs an exception to raise, got {error!r}")
+    try:
+        return error(f"fail_at {place}")
+    except TypeError:
+        raise SagaDefinitionError(
+            f"fail_at cannot make a {error.__name__} of a text: give it one that is made"
+        ) from None
+
+
 def saga_env(
     *,
     start: datetime = datetime(2026, 1, 1, tzinfo=UTC),
@@ -326,6 +341,7 @@ def saga_env(
     limits: PayloadLimits | None = None,
     plugins: Sequence[object] = (),
     world: World | None = None,
+    most_turns: int = 1000,
 ) -> SagaEnv:
     """Return an environment for sagas, to be used by `async with`.
 
@@ -336,7 +352,15 @@ def saga_env(
 
     `start` is what its clock shows first, `lease` how long a lost worker's saga is waited for.
     `world` is a function that returns what can be seen of the outside world: then each of
-    `env.calls` says whether it has changed something. Leaving the block without an error raises
-    `AssertionError` if something that was to go wrong has not.
+    `env.calls` says whether it has changed something. A saga that is still on its way after
+    `most_turns` waits is taken to have no end, which is a `SagaStateError`. Leaving the block
+    without an error raises `AssertionError` if something that was to go wrong has not.
     """
-    return SagaEnv(start=start, lease=lease, limits=limits, plugins=plugins, world=world)
+    return SagaEnv(
+        start=start,
+        lease=lease,
+        limits=limits,
+        plugins=plugins,
+        world=world,
+        most_turns=most_turns,
+    )

@@ -30,7 +30,9 @@ class PlannedFault:
     """One thing that is to go wrong at a place."""
 
     place: Place
-    error: BaseException | type[BaseException]
+    error: BaseException
+    shown: str
+    """The error as the test has written it; nothing for the usual one."""
     nth: int
     """At which visit of the place it begins, from 1."""
     times: int | None
@@ -52,9 +54,7 @@ class PlannedFault:
         if self.is_crash:
             return f'env.crash_at("{self.place}"{nth})'
         times = "" if self.times is None else f", times={self.times}"
-        kind = self.error if isinstance(self.error, type) else type(self.error)
-        made = self.error.__name__ if isinstance(self.error, type) else repr(self.error)
-        error = "" if kind is InjectedError else f", error={made}"
+        error = f", error={self.shown}" if self.shown else ""
         return f'env.fail_at("{self.place}"{error}{times}{nth})'
 
 
@@ -71,7 +71,7 @@ class FaultPlan:
         fault.nth += self.visits[fault.place]
         self.faults.append(fault)
 
-    def visit(self, place: Place) -> BaseException | type[BaseException] | None:
+    def visit(self, place: Place) -> BaseException | None:
         """Note that a saga is at a place; return what is to be raised there."""
         self.visits[place] += 1
         visit = self.visits[place]

@@ -61,6 +61,8 @@ def executed() -> Iterator[str]:
     old = blocks(ROOT / "docs" / "from-python-saga-orchestrator.md")
     yield patched(old["before"], old["diff"])
     yield from (old["start"], old["calls"])
+    guide = blocks(ROOT / "docs" / "testing-your-sagas.md")
+    yield from (guide["shop"], guide["test_shop"])
     backend = (ROOT / "docs" / "write-a-backend.md").read_text(encoding="utf-8")
     yield from re.findall(r"```python\n# \S+\n(.*?)```\n", backend, re.S)
 

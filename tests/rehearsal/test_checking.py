@@ -1,0 +1,207 @@
+"""`check_saga` finds what is not undone, and nothing where all is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from saga_core import SagaBuilder, SagaDefinition, SagaDefinitionError, SagaStateError
+from saga_testing import CheckReport, SagaCheckError, check_saga
+from tests.rehearsal.shop import (
+    Approved,
+    Counted,
+    Deed,
+    Order,
+    Shop,
+    Threaded,
+    Wait,
+    saga_of,
+    shop_saga,
+)
+
+
+async def checked(shop: Shop, saga: SagaDefinition, **options: Any) -> CheckReport:
+    more = {"world": shop.look, "reset": shop.reset, "raises": False, **options}
+    return await check_saga(saga, initial_data="o-1", **more)
+
+
+async def test_healthy_saga_is_all_right() -> None:
+    shop = Shop()
+    report = await checked(shop, shop_saga(shop))
+    assert report.ok, str(report)
+    assert {case.boundary for case in report.cases} == {"before", "after", "crash"}
+    assert {case.step_id for case in report.cases} == {"reserve", "charge", "ship"}
+    assert {case.action for case in report.cases} == {"execute", "compensate"}
+
+
+@pytest.mark.parametrize("step", ["reserve", "charge"])
+async def test_forgetful_compensation_is_found_and_named(step: str) -> None:
+    shop = Shop()
+    with pytest.raises(SagaCheckError) as caught:
+        await checked(shop, shop_saga(shop, **{step: True}), raises=True)
+    report = caught.value.report
+    assert not report.ok
+    blamed = {suspect for finding in report.findings for suspect in finding.suspects}
+    assert blamed == {f"compensate of step '{step}' ran and has changed nothing"}
+    assert f"world['{step}'] is left: 'o-1'" in str(caught.value)
+
+
+async def test_what_is_to_reproduce_does() -> None:
+    shop = Shop()
+    saga = shop_saga(shop, reserve=True)
+    report = await checked(shop, saga)
+    body = "\n    ".join(report.findings[0].reproduce)
+    code = f"async def again(saga):\n    {body}\n    return snapshot"
+    names: dict[str, Any] = {}
+    exec(
+        "from saga_testing import saga_env\nfrom saga_core import NonRetryableError\n" + code, names
+    )
+    shop.reset()
+    assert (await names["again"](saga)).status == "COMPENSATED"
+    assert shop.rows == {"reserve": "o-1"}
+
+
+async def test_step_without_compensate_is_found_if_it_leaves_something() -> None:
+    class Lasting(Deed):
+        compensate = None  # type: ignore[assignment]
+
+    shop = Shop()
+    report = await checked(shop, saga_of(mail=Lasting(shop, "mail"), ship=Deed(shop, "ship")))
+    assert "step 'mail' has changed the world and has no compensate" in str(report)
+
+
+async def test_step_that_leaves_more_when_it_runs_twice_is_found() -> None:
+    shop = Shop()
+    saga = saga_of(count=Counted(shop, "count"), ship=Deed(shop, "ship"))
+    report = await checked(shop, saga)
+    assert {str(finding.case) for finding in report.findings} >= {"crash after execute of 'count'"}
+    assert (await checked(shop, saga, boundaries=["before"])).ok
+
+
+async def test_compensation_that_cannot_run_twice_is_found() -> None:
+    shop = Shop()
+    saga = saga_of(reserve=Counted(shop, "reserve"), ship=Deed(shop, "ship"))
+    report = await checked(shop, saga)
+    found = {str(finding.case) for finding in report.findings}
+    assert "crash after compensate of 'reserve'" in found
+    assert "after compensate of 'reserve'" in found
+    assert "KeyError" in str(report)
+
+
+async def test_maybe_done_step_has_to_be_undone_after_its_failure() -> None:
+    shop = Shop()
+    charge = Threaded(shop, "charge", forgets=True)  # where it has no output
+    report = await checked(shop, saga_of(charge=charge, ship=Deed(shop, "ship")))
+    assert "after execute of 'charge'" in {str(finding.case) for finding in report.findings}
+
+
+async def test_step_that_says_nothing_of_its_failure_is_told_and_not_judged() -> None:
+    shop = Shop()
+    report = await checked(shop, shop_saga(shop))
+    assert report.ok
+    assert report.unguarded == {
+        "reserve": ("world['reserve'] is left: 'o-1'",),
+        "ship": ("world['ship'] is left: 'o-1'",),
+    }
+
+
+async def test_past_the_pivot_a_saga_goes_on() -> None:
+    shop = Shop()
+    saga = saga_of(
+        "charge",
+        reserve=Deed(shop, "reserve"),
+        charge=Deed(shop, "charge"),
+        ship=Deed(shop, "ship"),
+    )
+    report = await checked(shop, saga)
+    assert report.ok, str(report)
+    assert "before execute of 'ship'" in {str(case) for case in report.cases}
+
+
+async def test_waiting_saga_gets_its_events_in_each_run() -> None:
+    shop = Shop()
+    saga = saga_of(reserve=Deed(shop, "reserve"), wait=Wait(), ship=Deed(shop, "ship"))
+    report = await checked(shop, saga, events=[Approved(by="me")])
+    assert report.ok, str(report)
+    assert "crash after execute of 'wait', at visit 3" in {str(case) for case in report.cases}
+    with pytest.raises(SagaStateError, match=r"waits for an event Approved .* go into events="):
+        await checked(shop, saga)
+
+
+async def test_saga_that_is_not_rolled_back_by_itself_is_cancelled() -> None:
+    def saga(shop: Shop, *, forgets: bool) -> SagaDefinition:
+        builder = SagaBuilder(compensate_on_failure=False)
+        for step in ("reserve", "ship"):
+            builder.add_step(
+                step_id=step,
+                step=Deed(shop, step, forgets=forgets),
+                input_map=lambda ctx: Order(order_id=ctx.initial_data),
+            )
+        return builder.build()
+
+    shop = Shop()
+    assert (await checked(shop, saga(shop, forgets=False))).ok
+    assert not (await checked(shop, saga(shop, forgets=True))).ok
+
+
+async def test_without_reset_the_check_goes_as_far_as_it_can() -> None:
+    shop = Shop()
+    report = await checked(shop, shop_saga(shop), reset=None)
+    assert report.ok
+    assert shop.rows == {}
+    assert any("without reset=" in note for note in report.notes)
+    report = await checked(shop, shop_saga(shop, reserve=True), reset=None)
+    assert len(report.findings) == 1
+
+
+async def test_definition_may_be_made_anew_with_its_world() -> None:
+    shops = [Shop()]
+
+    def fresh() -> SagaDefinition:
+        shops.append(Shop())
+        return shop_saga(shops[-1], charge=True)
+
+    with pytest.raises(SagaCheckError, match="compensate of step 'charge'"):
+        await check_saga(fresh, initial_data="o-1", world=lambda: shops[-1].rows)
+
+
+async def test_without_a_world_the_calls_are_looked_at() -> None:
+    shop = Shop()
+    report = await check_saga(shop_saga(shop, reserve=True), initial_data="o-1")
+    assert report.ok
+    assert "without world= a compensation that undoes nothing is not found" in report.notes
+
+
+async def test_progress_has_a_line_for_each_run() -> None:
+    shop, lines = Shop(), []
+    report = await checked(shop, shop_saga(shop), progress=lines.append)
+    assert lines == [str(case) for case in report.cases]
+    assert re.match(
+        r"\d+ cases \(\d+ after, \d+ before, \d+ crash\): all as it must be", str(report)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"boundaries": ["during"]}, "before, after, crash"),
+        ({"boundaries": []}, "before, after, crash"),
+        ({"world": {}}, "world must be a plain function"),
+        ({"reset": lambda: None}, "reset= must bring the world back"),
+    ],
+)
+async def test_arguments_that_make_no_sense_are_refused(
+    options: dict[str, Any], words: str
+) -> None:
+    shop = Shop()
+    with pytest.raises(SagaDefinitionError, match=words):
+        await checked(shop, shop_saga(shop), **options)
+
+
+async def test_other_things_than_sagas_are_refused() -> None:
+    with pytest.raises(SagaDefinitionError, match="needs a SagaDefinition"):
+        await check_saga("order")  # type: ignore[arg-type]
+    with pytest.raises(SagaDefinitionError, match="must return a SagaDefinition"):
+        await check_saga(lambda: 7)  # type: ignore[arg-type,return-value]

@@ -1,0 +1,125 @@
+"""`saga_env` brings any saga to its end without waiting."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from saga_core import (
+    SagaDefinitionError,
+    SagaOrchestrator,
+    SagaStateError,
+    SagaStatus,
+    Sleep,
+    StepContext,
+)
+from saga_testing import saga_env
+from tests.rehearsal.shop import Approved, Deed, Done, Order, Shop, Wait, saga_of, shop_saga
+
+
+async def test_saga_runs_to_its_end_by_name_and_by_definition() -> None:
+    shop = Shop()
+    definition = shop_saga(shop)
+    async with saga_env() as env:
+        env.register("order", definition)
+        assert (await env.run("order", "o-1")).status is SagaStatus.COMPLETED
+        assert (await env.run(definition, "o-2")).saga_name == "order"
+    assert set(shop.rows.values()) == {"o-2"}
+
+
+async def test_weeks_pass_at_once() -> None:
+    began = time.monotonic()
+    async with saga_env() as env:
+        started = env.clock.now()
+        snapshot = await env.run(
+            saga_of(wait=Wait()), "o-1", events=[Approved(by="me")], delay=timedelta(days=700)
+        )
+        assert snapshot.status is SagaStatus.COMPLETED
+        assert snapshot.outputs["wait"] == {"key": "me"}
+        assert env.clock.now() - started == timedelta(days=714)
+    assert time.monotonic() - began < 30
+
+
+async def test_wait_for_an_event_that_nobody_sends_is_told() -> None:
+    async with saga_env() as env:
+        snapshot = await env.run(saga_of(wait=Wait()), "o-1")
+        assert snapshot.status is SagaStatus.SUSPENDED
+        assert snapshot.waiting_for == "event:Approved with correlation_id o-1"
+        assert "waits for an event Approved" in await env.explain()
+        assert (await env.send(Approved(by="me"))).status is SagaStatus.COMPLETED
+
+
+async def test_wait_with_a_timeout_ends_by_it() -> None:
+    async with saga_env() as env:
+        started = env.clock.now()
+        snapshot = await env.run(saga_of(wait=Wait(timeout=timedelta(days=1))), "o-1")
+        assert snapshot.status is SagaStatus.COMPENSATED
+        assert env.clock.now() - started == timedelta(days=15)
+
+
+async def test_deadline_is_jumped_to() -> None:
+    async with saga_env() as env:
+        started = env.clock.now()
+        snapshot = await env.run(saga_of(wait=Wait()), "o-1", deadline=timedelta(days=20))
+        assert snapshot.error_code == "SagaDeadlineError"
+        assert env.clock.now() - started == timedelta(days=20)
+
+
+async def test_start_and_advance_let_no_more_time_pass_than_asked() -> None:
+    async with saga_env() as env:
+        saga_id = await env.start(saga_of(wait=Wait()), "o-1")
+        started = env.clock.now()
+        await env.advance(timedelta(days=13))
+        assert (await env.snapshot(saga_id)).waiting_for == "sleep"
+        await env.advance(timedelta(days=2))
+        assert env.clock.now() - started == timedelta(days=15)
+        assert str((await env.snapshot()).waiting_for).startswith("event:Approved")
+
+
+async def test_two_runs_make_the_same_calls_at_the_same_times() -> None:
+    async def told() -> tuple[object, ...]:
+        async with saga_env() as env:
+            env.fail_at("ship", times=2)
+            env.crash_at("after:charge")
+            snapshot = await env.run(shop_saga(Shop()), "o-1")
+            return env.calls, [(item.kind, item.at) for item in snapshot.step_history]
+
+    assert await told() == await told()
+
+
+async def test_orchestrator_and_admin_are_those_of_the_living_worker() -> None:
+    async with saga_env() as env:
+        env.register("order", shop_saga(Shop()))
+        first = env.orchestrator
+        assert isinstance(first, SagaOrchestrator)
+        env.crash_at("before:charge")
+        await env.run("order", "o-1")
+        assert env.orchestrator is not first
+        assert env.workers_lost == 1
+        assert (await env.admin.count(status=SagaStatus.COMPLETED)) == 1
+
+
+async def test_saga_without_end_is_told() -> None:
+    class Forever(Deed):
+        async def execute(self, inp: Order, ctx: StepContext) -> Done | Sleep:
+            return Sleep(timedelta(days=300))
+
+        async def compensate(self, inp: Order, out: Done) -> None: ...
+
+    async with saga_env(most_turns=20) as env:
+        with pytest.raises(SagaStateError, match=r"came to no rest within 20 turns: .* 'forever'"):
+            await env.run(saga_of(forever=Forever(Shop(), "x")), "o-1")
+
+
+async def test_wait_is_no_option() -> None:
+    async with saga_env() as env:
+        with pytest.raises(SagaDefinitionError, match="wait"):
+            await env.run(shop_saga(Shop()), "o-1", wait=True)
+
+
+async def test_nothing_started_is_told() -> None:
+    async with saga_env() as env:
+        with pytest.raises(SagaStateError, match="no saga was started"):
+            await env.finish()
