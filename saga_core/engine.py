@@ -58,7 +58,7 @@ from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
 from saga_core.upcasting import bring_to_life
-from saga_core.waking import is_answered
+from saga_core.waking import is_answered, used_up
 from saga_core.writing import settle, to_the_end
 
 __all__ = ["SUSPECT_AFTER", "SagaEngine", "is_suspect"]
@@ -162,7 +162,7 @@ class SagaEngine:
                 happened = await self._runner.run(live)
                 if happened is not None:
                     decision = self._decide(live, happened)
-                    await self.commit(live, decision, consumed=live.rests.used(decision))
+                    await self.commit(live, decision)
                     if proven is not None:
                         proven()
                         proven = None
@@ -209,7 +209,7 @@ class SagaEngine:
             seen=seen,
             history=decision.history,
             signals_in=signals_in,
-            consumed=consumed,
+            consumed=tuple(dict.fromkeys((*consumed, *used_up(live, decision)))),
             tags=None if live.unwritten is None else live.unwritten.tags,
         )
         loop = asyncio.get_running_loop()
@@ -229,6 +229,7 @@ class SagaEngine:
                 f"version {live.version} is not on record",
                 saga_id=live.saga_id,
             ) from error
+        live.rests.applied(decision, transition.consumed)
         live.applied(decision, committed, seen=seen + len(signals_in))
         self._observers.committed(live, decision)
         if not decision.drive:

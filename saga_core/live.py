@@ -186,7 +186,6 @@ class LiveSaga:
         for entry in decision.history:
             if entry.kind is EntryKind.VOIDED:
                 self._values.pop(entry.step_id or "", None)
-        self.rests.applied(decision)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let maps see an output that is about to be recorded."""

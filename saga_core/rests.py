@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -59,11 +59,7 @@ class Rests:
     @property
     def waits(self) -> tuple[Resting, ...]:
         """The waits of this attempt, oldest first; none in a step that rests for none of them."""
-        if not is_wait(self._state.waiting_for):
-            return ()
-        if self._waits is None:
-            self._waits = waits_of(self._record)
-        return self._waits
+        return self.chain(self._state.waiting_for)
 
     @property
     def latest(self) -> Any:
@@ -101,9 +97,11 @@ class Rests:
         ends = kept_retry(record) or record.updated_at + delay
         return ends if ends > self._clock() + TOLERANCE else None
 
-    def answers(self, models: Mapping[str, type[BaseModel]]) -> list[StoredSignal | None]:
+    def answers(
+        self, models: Mapping[str, type[BaseModel]], waits: Sequence[Resting] | None = None
+    ) -> list[StoredSignal | None]:
         """Return the events that end the waits of this attempt, those that have come."""
-        return answers(self.waits, self._kept, models)
+        return answers(self.waits if waits is None else waits, self._kept, models)
 
     def would_be_answered(self, rest: Rest, models: Mapping[str, type[BaseModel]]) -> bool:
         """Tell whether the event that a new wait asks for is there already."""
@@ -119,16 +117,22 @@ class Rests:
         self._given = [signal for signal in given if signal is not None]
         self.over = tuple(over)
 
-    def used(self, decision: Decision) -> tuple[str, ...]:
-        """Return the ids of the events that a decision uses up: those of a step that is left."""
-        before, after = self._state, decision.state
-        stays = (before.step_id, before.direction) == (after.step_id, after.direction)
-        return () if stays else tuple(signal.event_id for signal in self._given)
+    @property
+    def given(self) -> tuple[StoredSignal, ...]:
+        """The events with which the step was entered."""
+        return tuple(self._given)
 
-    def applied(self, decision: Decision) -> None:
-        """Follow a commit of ours."""
-        gone = set(self.used(decision))
-        self._kept = [signal for signal in self._kept if signal.event_id not in gone]
+    def chain(self, waiting_for: str | None) -> tuple[Resting, ...]:
+        """Return the waits of a step that is `waiting_for` this, oldest first."""
+        if not is_wait(waiting_for):
+            return ()
+        if self._waits is None:
+            self._waits = waits_of(self._record)
+        return self._waits
+
+    def applied(self, decision: Decision, consumed: Collection[str]) -> None:
+        """Follow a commit of ours, and forget the events that it has used up."""
+        self._kept = [signal for signal in self._kept if signal.event_id not in consumed]
         for entry in decision.history:
             if entry.kind is EntryKind.WAITING:
                 rest = Rest.decode(entry.output or "")

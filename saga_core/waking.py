@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -16,6 +16,7 @@ from saga_core.events import TypedEvent, event_models
 from saga_core.failure import failure_of
 from saga_core.happening import (
     CompensationFailed,
+    Decision,
     Failure,
     Happened,
     StepDone,
@@ -29,7 +30,7 @@ from saga_core.records import Due, StoredSignal
 from saga_core.resting import Rest
 from saga_core.status import Direction
 
-__all__ = ["awaited_models", "is_answered", "wait_again", "wake_up"]
+__all__ = ["awaited_models", "is_answered", "used_up", "wait_again", "wake_up"]
 
 
 def awaited_models(live: LiveSaga, spec: StepSpec) -> Mapping[str, type[BaseModel]]:
@@ -72,6 +73,27 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
         over.append(event)
     rests.enter(given, over)
     return None
+
+
+def used_up(live: LiveSaga, decision: Decision) -> tuple[str, ...]:
+    """Return the ids of the events that a decision uses up: those of a step that is left.
+
+    Those with which it was entered last; or, if it waits once more and is left without being
+    entered, by a person or a deadline, those that its waits before were given.
+    """
+    before, after = live.state, decision.state
+    if (before.step_id, before.direction) == (after.step_id, after.direction):
+        return ()
+    given: Sequence[StoredSignal | None] = live.rests.given
+    paused = live.pause if before.is_paused else None
+    try:
+        waits = live.rests.chain(before.waiting_for if paused is None else paused.waiting_for)
+        if not given and len(waits) > 1 and before.step_id is not None:
+            models = awaited_models(live, live.definition.step(before.step_id))
+            given = live.rests.answers(models, waits)[:-1]
+    except PayloadError:
+        return ()  # nobody can say, and whoever ends such a saga must be able to
+    return tuple(signal.event_id for signal in given if signal is not None)
 
 
 def _too_early(live: LiveSaga, spec: StepSpec) -> Happened | None:

@@ -310,6 +310,30 @@ async def test_default_after_a_later_wait_uses_up_what_the_earlier_ones_were_giv
     assert await inbox_of(store, saga_id) == [("first", True)]
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_step_that_is_left_in_a_later_wait_uses_up_what_the_earlier_ones_were_given(
+    store: SagaStore, paused: bool
+) -> None:
+    def ask(inp: Number, ctx: StepContext) -> Any:
+        return AwaitEvent(Declined if ctx.waits else Paid)
+
+    def undo(inp: Number, ctx: StepContext) -> Any:
+        return None if ctx.waits else AwaitEvent(Paid)
+
+    story = Story()
+    one = saga(store, story.step(undo=undo), story.step(ask))
+    saga_id = await one.start()
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7), event_id="first")
+    await one.orchestrator.run_due()
+    assert await inbox_of(store, saga_id) == [("first", False)]
+    if paused:
+        await one.admin.pause(saga_id)
+    await one.admin.cancel(saga_id)
+    after = await one.see(saga_id)
+    assert (after.status, after.waiting_for) == (SagaStatus.COMPENSATING, "event:Paid")
+    assert await inbox_of(store, saga_id) == [("first", True)]
+
+
 async def test_event_that_comes_after_the_time_limit_is_kept_and_not_used(
     store: SagaStore, harness: StoreHarness
 ) -> None:
