@@ -69,7 +69,14 @@ def rules(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run what needs no server and takes seconds."""
     _install(session)
-    _pytest(session, "tests/unit", "tests/plugins", "tests/kit", "tests/test_layers.py")
+    _pytest(
+        session,
+        "tests/unit",
+        "tests/plugins",
+        "tests/kit",
+        "tests/rehearsal",
+        "tests/test_layers.py",
+    )
 
 
 @nox.session(python=PYTHONS, tags=["matrix"])

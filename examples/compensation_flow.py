@@ -1,5 +1,7 @@
 """A booking whose last step fails: what was done before is undone, newest first.
 
+`check_saga` tries what else may go wrong, by what it does to `BOOKED`; tests/rehearsal runs it.
+
 python examples/compensation_flow.py [STORE_URL]
 """
 
@@ -23,6 +25,9 @@ from saga_core import (
     open_store,
 )
 
+BOOKED: set[str] = set()
+"""The outside world: what the airline and the hotel have in their books."""
+
 
 class Trip(BaseModel):
     city: str
@@ -34,11 +39,13 @@ class Booking(BaseModel):
 
 class BookFlight(BaseStep[Trip, Booking]):
     async def execute(self, inp: Trip) -> Booking:
+        BOOKED.add(f"flight-{inp.city}")
         return Booking(code=f"flight-{inp.city}")
 
     async def compensate(self, inp: Trip, out: Booking, ctx: StepContext) -> None:
         if ctx.attempt == 1:
             raise ConnectionError("the airline does not answer")
+        BOOKED.discard(out.code)
         print(f"  (cancelled {out.code} at attempt {ctx.attempt})")
 
 
@@ -51,9 +58,11 @@ class SendBrochure(BaseStep[Trip, Booking]):
 
 class BookHotel(BaseStep[Trip, Booking]):
     async def execute(self, inp: Trip) -> Booking:
+        BOOKED.add(f"hotel-{inp.city}")
         return Booking(code=f"hotel-{inp.city}")
 
     async def compensate(self, inp: Trip, out: Booking) -> None:
+        BOOKED.discard(out.code)
         print(f"  (cancelled {out.code})")
 
 

@@ -11,7 +11,7 @@ from saga_core.errors import NonRetryableError
 from saga_testing.faults import InjectedError
 from saga_testing.places import Action, Moment, Place
 
-__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of"]
+__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of", "ways_back"]
 
 
 class Boundary(StrEnum):
@@ -72,17 +72,21 @@ class Case:
 def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterator[Case]:
     """Yield the cases of a saga: those that lead back first.
 
-    `visits` says how often a run without a fault comes to each place: a step that waits is
-    entered more than once, and each time something else may have been done.
+    `visits` says how often a run without a fault, and the longest rollback, come to each place: a
+    step that waits is entered more than once, and each time something else may have been done.
     """
-    back = _ways_back(definition)
+    back = ways_back(definition)
     for spec in back:
         yield from _failing(spec, visits)
     for spec in back[:-1]:
         yield from _crashing_then_failing(spec, back[-1], visits)
     for spec in back:
         if spec.can_compensate and (spec is not back[-1] or spec.undoes_maybe_done):
-            yield from _undoing(spec, back[-1])
+            yield from _undoing(spec, _failure(back[-1]), Action.COMPENSATE, visits)
+        if spec.undoes_maybe_done and spec.signature.probe is not None:
+            after = Place(Moment.AFTER, Action.EXECUTE, spec.step_id)
+            failure = CaseFault(after, NonRetryableError)
+            yield from _undoing(spec, failure, Action.PROBE, visits)
     for spec in definition.steps[len(back) :]:
         for place, nth in _each(Moment.BEFORE, spec, visits):
             fault = CaseFault(place, NonRetryableError, times=1, nth=nth)
@@ -95,14 +99,17 @@ def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterato
 
 
 def _each(
-    moment: Moment, spec: StepSpec, visits: Mapping[Place, int]
+    moment: Moment,
+    spec: StepSpec,
+    visits: Mapping[Place, int],
+    action: Action = Action.EXECUTE,
 ) -> Iterator[tuple[Place, int]]:
-    place = Place(moment, Action.EXECUTE, spec.step_id)
+    place = Place(moment, action, spec.step_id)
     for nth in range(1, min(visits.get(place, 1), MOST_VISITS) + 1):
         yield place, nth
 
 
-def _ways_back(definition: SagaDefinition) -> tuple[StepSpec, ...]:
+def ways_back(definition: SagaDefinition) -> tuple[StepSpec, ...]:
     """Return the steps whose failure begins the rollback: the pivot is the last of them."""
     pivot = definition.pivot
     return definition.steps if pivot is None else definition.steps[: pivot.index + 1]
@@ -127,15 +134,17 @@ def _crashing_then_failing(
             yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, faults, Ending.UNDONE)
 
 
-def _undoing(spec: StepSpec, last: StepSpec) -> Iterator[Case]:
+def _undoing(
+    spec: StepSpec, failure: CaseFault, action: Action, visits: Mapping[Place, int]
+) -> Iterator[Case]:
     for moment in Moment:
-        place = Place(moment, Action.COMPENSATE, spec.step_id)
-        faults = (CaseFault(place), _failure(last))
-        yield Case(spec.step_id, Action.COMPENSATE, Boundary.CRASH, faults, Ending.UNDONE)
+        for place, nth in _each(moment, spec, visits, action):
+            faults = (CaseFault(place, nth=nth), failure)
+            yield Case(spec.step_id, action, Boundary.CRASH, faults, Ending.UNDONE)
     for moment, boundary in _FAILURES:
-        place = Place(moment, Action.COMPENSATE, spec.step_id)
-        faults = (CaseFault(place, InjectedError, times=1), _failure(last))
-        yield Case(spec.step_id, Action.COMPENSATE, boundary, faults, Ending.UNDONE)
+        for place, nth in _each(moment, spec, visits, action):
+            faults = (CaseFault(place, InjectedError, times=1, nth=nth), failure)
+            yield Case(spec.step_id, action, boundary, faults, Ending.UNDONE)
 
 
 def _failure(spec: StepSpec) -> CaseFault:

@@ -13,15 +13,15 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from saga_core.definition import SagaDefinition
-from saga_core.errors import SagaDefinitionError, SagaStateError
+from saga_core.errors import NonRetryableError, SagaDefinitionError, SagaStateError
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import SagaStatus
-from saga_testing.cases import Boundary, Case, Ending, cases_of
+from saga_testing.cases import Boundary, Case, Ending, cases_of, ways_back
 from saga_testing.differing import differences
 from saga_testing.environment import SagaEnv, saga_env
 from saga_testing.judging import not_undone, suspects
 from saga_testing.ledger import World
-from saga_testing.places import Place
+from saga_testing.places import Action, Place
 from saga_testing.report import CheckReport, Finding
 
 __all__ = ["SagaCheckError", "check_saga"]
@@ -134,14 +134,18 @@ class _Check:
             self.report.notes.append(
                 "without world= a compensation that undoes nothing is not found"
             )
-        for case in cases_of(definition, self._visits):
-            if case.boundary not in boundaries:
-                continue
-            if not self._renews and case.ending is not Ending.UNDONE:
-                continue
+        chosen = [
+            case for case in cases_of(definition, self._visits) if case.boundary in boundaries
+        ]
+        if not self._renews:
+            chosen = [case for case in chosen if case.ending is Ending.UNDONE]
+        for number, case in enumerate(chosen, start=1):
+            if self._progress is not None:
+                self._progress(f"{number} of {len(chosen)}: {case}")
             if self._goes_back and case.ending is Ending.COMPLETED:
-                case = replace(case, ending=Ending.UNDONE)
-            await self._run_case(case)
+                await self._run_case(replace(case, ending=Ending.UNDONE))
+            else:
+                await self._run_case(case)
             if not self._renews and not self.report.ok:
                 self.report.notes.append(
                     "without reset= the check ends with its first finding: give it to see all"
@@ -192,6 +196,7 @@ class _Check:
                     )
             worlds.append(self._look())
             self._visits = env.visits
+        await self._look_at_the_way_back()
         if ended.status is SagaStatus.COMPENSATED:
             self._goes_back = True
             self.report.notes.append(
@@ -206,6 +211,17 @@ class _Check:
             )
         return definition
 
+    async def _look_at_the_way_back(self) -> None:
+        """Count to which places the longest rollback comes."""
+        definition = await self._fresh()
+        env = self._env()
+        env.register(_NAME, definition)
+        env.fail_at(ways_back(definition)[-1].step_id, error=NonRetryableError)
+        await self._play(env, definition)
+        for place, times in env.visits.items():
+            if place.action is not Action.EXECUTE:
+                self._visits[place] = times
+
     def _env(self) -> SagaEnv:
         return saga_env(world=self._world)
 
@@ -215,8 +231,6 @@ class _Check:
     # --- one case -------------------------------------------------------------------------------
 
     async def _run_case(self, case: Case) -> None:
-        if self._progress is not None:
-            self._progress(str(case))
         definition = await self._fresh()
         self._check_same_world()
         env = self._env()

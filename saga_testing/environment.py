@@ -293,9 +293,11 @@ class SagaEnv:
             try:
                 if not await worker.orchestrator.run_due(limit=1):
                     return
-            except WorkerLostError:
+            except (WorkerLostError, BaseExceptionGroup):
                 if not worker.lost:
                     raise
+            if self.ledger.blind is not None:
+                raise SagaStateError("world= has raised an error") from self.ledger.blind
         raise SagaStateError(
             f"sagas are still due at {self.clock.now()} after {self._most_turns} turns"
         )

@@ -47,20 +47,30 @@ class Ledger:
     def __init__(self, world: World | None) -> None:
         self.calls: list[StepCallMade] = []
         self._world = world
+        self.blind: Exception | None = None
+        """What the probe raised when it was to look beside a call."""
 
     def look(self) -> Any:
         """Return a copy of the world as it is; None without a probe."""
         return None if self._world is None else copy.deepcopy(self._world())
 
+    def _glance(self) -> Any:
+        """Look, and keep an error of the probe to itself: it is none of the step's."""
+        try:
+            return self.look()
+        except Exception as error:
+            self.blind = error
+            return None
+
     def begin(self, action: Action, step_id: str) -> tuple[int, Any]:
         """Note a call; hand what is returned to `end`."""
         self.calls.append(StepCallMade(action, step_id))
-        return len(self.calls) - 1, self.look()
+        return len(self.calls) - 1, self._glance()
 
     def end(self, begun: tuple[int, Any], outcome: CallOutcome) -> None:
         """Note what the call came to."""
         number, before = begun
-        changed = None if self._world is None else bool(before != self.look())
+        changed = None if self._world is None else bool(before != self._glance())
         self.calls[number] = replace(self.calls[number], outcome=outcome, changed=changed)
 
     def made(

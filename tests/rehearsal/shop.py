@@ -17,7 +17,18 @@ from saga_core import (
     StepContext,
 )
 
-__all__ = ["Approved", "Order", "Shop", "Wait", "saga_of", "shop_saga"]
+__all__ = [
+    "Approved",
+    "Counted",
+    "Deed",
+    "Done",
+    "Order",
+    "Shop",
+    "Threaded",
+    "Wait",
+    "saga_of",
+    "shop_saga",
+]
 
 HOUR = timedelta(hours=1)
 

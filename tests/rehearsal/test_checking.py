@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from saga_core import SagaBuilder, SagaDefinition, SagaDefinitionError, SagaStateError
+from saga_core import (
+    SagaBuilder,
+    SagaDefinition,
+    SagaDefinitionError,
+    SagaStateError,
+    Sleep,
+    StepContext,
+)
 from saga_testing import CheckReport, SagaCheckError, check_saga
 from tests.rehearsal.shop import (
     Approved,
     Counted,
     Deed,
+    Done,
     Order,
     Shop,
     Threaded,
@@ -177,7 +186,8 @@ async def test_without_a_world_the_calls_are_looked_at() -> None:
 async def test_progress_has_a_line_for_each_run() -> None:
     shop, lines = Shop(), []
     report = await checked(shop, shop_saga(shop), progress=lines.append)
-    assert lines == [str(case) for case in report.cases]
+    total = len(report.cases)
+    assert lines == [f"{n} of {total}: {case}" for n, case in enumerate(report.cases, start=1)]
     assert re.match(
         r"\d+ cases \(\d+ after, \d+ before, \d+ crash\): all as it must be", str(report)
     )
@@ -205,3 +215,49 @@ async def test_other_things_than_sagas_are_refused() -> None:
         await check_saga("order")  # type: ignore[arg-type]
     with pytest.raises(SagaDefinitionError, match="must return a SagaDefinition"):
         await check_saga(lambda: 7)  # type: ignore[arg-type,return-value]
+
+
+async def test_error_of_the_probe_is_no_error_of_a_step() -> None:
+    shop = Shop()
+
+    def broken() -> dict[str, str]:
+        if shop.rows:
+            raise ZeroDivisionError
+        return shop.rows
+
+    with pytest.raises(SagaStateError, match="world= has raised") as caught:
+        await checked(shop, shop_saga(shop), world=broken)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_probe_goes_wrong_too(forgets: bool) -> None:
+    class Probed(Threaded):
+        def probe(self, inp: Order) -> Done | None:
+            return Done(key="found") if self._name in self._shop.rows and not forgets else None
+
+    shop = Shop()
+    report = await checked(shop, saga_of(charge=Probed(shop, "charge"), ship=Deed(shop, "ship")))
+    cases = {str(case) for case in report.cases}
+    assert cases >= {
+        "crash before probe of 'charge'",
+        "crash after probe of 'charge'",
+        "crash recorded probe of 'charge'",
+        "before probe of 'charge'",
+        "after probe of 'charge'",
+    }
+    assert report.ok is not forgets, str(report)
+
+
+async def test_compensation_that_waits_goes_wrong_at_each_of_its_visits() -> None:
+    class Patient(Deed):
+        async def compensate(self, inp: Order, out: Done, ctx: StepContext) -> Sleep | None:
+            if not ctx.woken:
+                return Sleep(timedelta(days=1))
+            self._shop.rows.pop(self._name, None)
+            return None
+
+    shop = Shop()
+    report = await checked(shop, saga_of(hold=Patient(shop, "hold"), ship=Deed(shop, "ship")))
+    assert report.ok, str(report)
+    assert "crash after compensate of 'hold', at visit 2" in {str(case) for case in report.cases}
