@@ -17,7 +17,7 @@ from saga_core.happening import (
     Recorded,
     ReturnRequested,
 )
-from saga_core.pausing import paused_entry
+from saga_core.pausing import paused_entry, unpaused
 from saga_core.records import NewEntry, SagaState
 from saga_core.rollback import begun_step, maybe_entry
 from saga_core.status import Direction, EntryKind, SagaStatus
@@ -50,7 +50,8 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
         actor=asked.by.actor,
         reason=asked.by.reason,
     )
-    entries = (*(_left_behind(definition, state) if changes else ()), entry)
+    before = unpaused(state, asked.pause)
+    entries = (*(_left_behind(definition, before) if changes else ()), entry)
     if asked.overdue:
         entries += (void_deadline(asked.by),)
     edited = replace(
@@ -63,8 +64,11 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
         error_code=None if state.error_code == WORKER_LOST else state.error_code,
     )
     if state.is_paused:
-        # Whatever it waited for, it waited for with the old input.
-        entries += (paused_entry(edited, Pause(SagaStatus.RUNNING, None, None), asked.by),)
+        # Whatever it waited for, it waited for with the old input; but for its beginning.
+        rest = Pause(SagaStatus.RUNNING, None, None, again=True)
+        if asked.pause is not None and before.waiting_for == AT_START:
+            rest = replace(asked.pause, again=True)
+        entries += (paused_entry(edited, rest, asked.by),)
         return Decision(edited, entries, drive=False, due=None)
     if state.waiting_for == AT_START:
         return Decision(edited, entries, drive=False, due=asked.due)

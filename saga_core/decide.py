@@ -374,7 +374,8 @@ def _aborted(state: SagaState, asked: Aborted) -> Decision:
     error = "aborted" if asked.by.reason is None else f"aborted: {asked.by.reason}"
     if state.last_error is not None:
         error = f"{error} (last error: {state.last_error})"
-    ended = replace(end_as(state, SagaStatus.FAILED), last_error=error, error_code="Aborted")
+    ended = end_as(pausing.unpaused(state, asked.pause), SagaStatus.FAILED)
+    ended = replace(ended, last_error=error, error_code="Aborted")
     return rest(ended, (entry,))
 
 

@@ -35,17 +35,13 @@ def current_step(definition: SagaDefinition, state: SagaState) -> StepSpec:
 
 
 def end_as(state: SagaState, status: SagaStatus) -> SagaState:
-    """Return the state of a saga that has ended."""
-    unbegun = state.waiting_for == AT_START
-    return replace(
-        state,
-        status=status,
-        active=False,
-        token=None,
-        waiting_for=None,
-        # Without an input nobody takes the first step for one that may have been done.
-        step_input=None if unbegun else state.step_input,
-    )
+    """Return the state of a saga that has ended.
+
+    One that has FAILED may be revived: then it counts whether it had begun.
+    """
+    unbegun = status is SagaStatus.FAILED and state.waiting_for == AT_START
+    waiting_for = AT_START if unbegun else None
+    return replace(state, status=status, active=False, token=None, waiting_for=waiting_for)
 
 
 def get_stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()) -> Decision:

@@ -8,6 +8,8 @@ from saga_core.codec import PayloadLimits, decode_json
 from saga_core.engine import SUSPECT_AFTER, is_suspect
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
+from saga_core.outputs import Outputs
+from saga_core.pausing import begins_pause
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.resting import EVENT, SLEEP
@@ -108,7 +110,7 @@ def _stuck(record: SagaRecord, registry: Registry) -> str:
 
 def _paused(record: SagaRecord, registry: Registry) -> str:
     said = f"is {record.state.status} and paused at {_attempt(record)}"
-    pauses = [entry for entry in record.outputs if entry.kind is EntryKind.PAUSED]
+    pauses = [entry for entry in record.outputs if begins_pause(entry)]
     if pauses:
         pause = pauses[-1]
         by = "" if pause.actor is None else f" by '{pause.actor}'"
@@ -120,11 +122,18 @@ def _paused(record: SagaRecord, registry: Registry) -> str:
         said += f", and worker {record.worker} looks what was sent to it"
     elif record.due_at is not None:
         said += ", and due to hear what was sent to it"
-    ways = _ways(record, registry, ["resume goes on with it", "cancel or abort ends it"])
-    return f"{said}; {ways}"
+    pivot = _pivot_done(record, registry)
+    ends = "cancel or abort ends it"
+    if pivot is not None:
+        ends = f"abort ends it, but its pivot '{pivot}' is done, so there is no way back"
+    return f"{said}; {_ways(record, registry, ['resume goes on with it', ends])}"
 
 
 def _due(record: SagaRecord, registry: Registry) -> str:
+    begins_at = _begins_at(record)
+    if begins_at is not None and begins_at > record.now:
+        said = f"has not begun: it is to begin at {_when(record, begins_at)}, and due to be looked"
+        return f"{said} at before{_next_driver(record, registry)}"
     said = (
         f"is {record.state.status} and due since {_when(record, record.due_at)} for "
         f"{_attempt(record)}{_cause(record)}"
@@ -152,6 +161,16 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
         said += f"until {until} for {_attempt(record)}"
     gap = _gap(record, registry)
     return said + _cause(record) + _suspicion(record) + (f"; {gap}" if gap else "")
+
+
+def _begins_at(record: SagaRecord) -> datetime | None:
+    """Return when a saga that has not begun is to begin, as far as that can be read."""
+    if record.state.waiting_for != AT_START:
+        return None
+    try:
+        return Timing.of(record).begins_at
+    except PayloadError:
+        return None
 
 
 def _thing(waiting_for: str) -> str:
@@ -206,9 +225,10 @@ def _left_done(record: SagaRecord) -> str:
 
 def _pivot_done(record: SagaRecord, registry: Registry) -> str | None:
     """Return the pivot's id if it is done and the saga's definition is registered here."""
-    registration = registry.get(record.saga_name, record.definition_version)
+    driven = as_driven(record)
+    registration = registry.get(driven.saga_name, driven.definition_version)
     pivot = None if registration is None else registration.definition.pivot
-    if pivot is None or pivot.step_id not in {each.step_id for each in record.outputs}:
+    if pivot is None or pivot.step_id not in Outputs(driven.outputs):
         return None
     return pivot.step_id
 
@@ -216,7 +236,8 @@ def _pivot_done(record: SagaRecord, registry: Registry) -> str | None:
 def _can_roll_back(record: SagaRecord, registry: Registry) -> bool:
     if any(Recorded.of(each) is not None for each in record.outputs):
         return _pivot_done(record, registry) is None
-    registration = registry.get(record.saga_name, record.definition_version)
+    driven = as_driven(record)
+    registration = registry.get(driven.saga_name, driven.definition_version)
     return (
         registration is not None and begun_step(registration.definition, record.state) is not None
     )

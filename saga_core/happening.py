@@ -244,14 +244,6 @@ class SkipRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class CompensationRequested:
-    by: Operator
-    token: UUID
-    command: str = "compensate_step"
-    """Or `cancel`, which also ends a saga that has done nothing yet."""
-
-
-@dataclass(frozen=True, slots=True)
 class Pause:
     """How a saga stood when it was paused."""
 
@@ -259,6 +251,18 @@ class Pause:
     waiting_for: str | None
     due: Due | None
     """When it would have been looked at, a delay counting from the pause."""
+    again: bool = False
+    """Whether the saga rested already: another command has changed how it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationRequested:
+    by: Operator
+    token: UUID
+    command: str = "compensate_step"
+    """Or `cancel`, which also ends a saga that has done nothing yet."""
+    pause: Pause | None = None
+    """As in `EditRequested`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +275,8 @@ class EditRequested:
     due: Due | None
     """When the saga would be looked at as it stands."""
     overdue: bool = False
+    pause: Pause | None = None
+    """How the saga stood before, if it is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +319,8 @@ class CompensationSkipRequested:
 @dataclass(frozen=True, slots=True)
 class Aborted:
     by: Operator
+    pause: Pause | None = None
+    """As in `EditRequested`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,18 +71,18 @@ def happening_of(
     """Return what a command asks of a saga that is due at `due`, paused as `pause` says."""
     match kind:
         case SignalKind.ABORT:
-            return Aborted(command.by)
+            return Aborted(command.by, pause)
         case SignalKind.PAUSE:
             return PauseRequested(command.by, due)
         case SignalKind.RESUME:
-            return ResumeRequested(command.by, pause)
+            return ResumeRequested(command.by, _by_now(live, pause))
         case SignalKind.COMPENSATE | SignalKind.CANCEL:
-            return CompensationRequested(command.by, uuid4(), _NAMES[kind])
+            return CompensationRequested(command.by, uuid4(), _NAMES[kind], pause)
         case SignalKind.SKIP_COMPENSATION:
             return CompensationSkipRequested(command.by, command.step_id, uuid4(), command.number)
         case SignalKind.EDIT_INPUT:
             step_id, text = command.step_id or "", command.input or "null"
-            return EditRequested(command.by, step_id, text, uuid4(), due, live.is_overdue)
+            return EditRequested(command.by, step_id, text, uuid4(), due, live.is_overdue, pause)
         case SignalKind.RETRY_FROM:
             step_id = command.step_id or ""
             done = step_id in live.outputs and not live.outputs[step_id].maybe
@@ -94,3 +94,10 @@ def happening_of(
             )
         case SignalKind.EVENT | SignalKind.TYPED_EVENT:
             raise ValueError("an event is no command")
+
+
+def _by_now(live: LiveSaga, pause: Pause | None) -> Pause | None:
+    """Return a pause, due now if what it holds back has fallen due meanwhile."""
+    if pause is None or pause.due is None or pause.due.at is None or pause.due.at > live.now:
+        return pause
+    return replace(pause, due=DUE_NOW)

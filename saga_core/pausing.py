@@ -12,8 +12,16 @@ from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Operator, Pause, PauseRequested, ResumeRequested
 from saga_core.records import DUE_NOW, RESUME, Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.timing import AT_START
 
-__all__ = ["pause_requested", "paused_entry", "read_pause", "resume_requested"]
+__all__ = [
+    "begins_pause",
+    "pause_requested",
+    "paused_entry",
+    "read_pause",
+    "resume_requested",
+    "unpaused",
+]
 
 _MOVES = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
 
@@ -42,12 +50,20 @@ def resume_requested(state: SagaState, asked: ResumeRequested) -> Decision:
         reason=asked.by.reason,
     )
     before = replace(state, status=pause.status, waiting_for=pause.waiting_for)
-    if pause.waiting_for is not None:
-        # A driver looks what came meanwhile, and how long the wait still lasts.
+    if pause.waiting_for == AT_START:
         return Decision(before, (entry,), drive=False, due=DUE_NOW)
-    if pause.status is SagaStatus.RUNNING or pause.due in (None, DUE_NOW):
+    waits = pause.waiting_for is not None
+    if waits or pause.status is SagaStatus.RUNNING or pause.due in (None, DUE_NOW):
+        # In a wait a driver looks what came meanwhile, and how long it still lasts.
         return go_on(before, (entry,))
     return Decision(before, (entry,), drive=False, due=pause.due)
+
+
+def unpaused(state: SagaState, pause: Pause | None) -> SagaState:
+    """Return the state with what a paused saga was waiting for before."""
+    if not state.is_paused or pause is None:
+        return state
+    return replace(state, waiting_for=pause.waiting_for)
 
 
 def paused_entry(state: SagaState, pause: Pause, by: Operator) -> NewEntry:
@@ -62,14 +78,24 @@ def paused_entry(state: SagaState, pause: Pause, by: Operator) -> NewEntry:
     )
 
 
+def begins_pause(entry: NewEntry) -> bool:
+    """Tell whether an entry is of a pause, and not of a command that has changed its end."""
+    return entry.kind is EntryKind.PAUSED and "again" not in decode_json(
+        entry.output or "{}", what="pause"
+    )
+
+
 def read_pause(entry: NewEntry, at: datetime | None) -> Pause:
     """Return the pause that an entry made at `at` tells of; None for one not yet in the store."""
     value = decode_json(entry.output or "null", what="pause")
-    return Pause(SagaStatus(value["status"]), value["waiting_for"], _due(value, at))
+    again = bool(value.get("again"))
+    return Pause(SagaStatus(value["status"]), value["waiting_for"], _due(value, at), again)
 
 
 def _text(pause: Pause) -> str:
     value: dict[str, Any] = {"status": pause.status.value, "waiting_for": pause.waiting_for}
+    if pause.again:
+        value["again"] = True
     if pause.due is not None and pause.due.delay is not None:
         value["delay"] = pause.due.delay.total_seconds()
     if pause.due is not None and pause.due.at is not None:

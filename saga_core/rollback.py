@@ -30,6 +30,7 @@ from saga_core.happening import (
     Recorded,
 )
 from saga_core.outputs import Outputs, Thing, thing_of
+from saga_core.pausing import unpaused
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START
@@ -209,6 +210,7 @@ def compensation_requested(
             f"'{definition.pivot.step_id}', is done, so there is no way back. It can only go on: "
             "use retry_step or skip_step where it is stuck, or abort to end it as it is."
         )
+    state = unpaused(state, asked.pause)
     went_back = isinstance(outputs, Outputs) and outputs.went_back
     nothing = not outputs and not went_back and begun_step(definition, state) is None
     if nothing and (asked.command != "cancel" or not state.active):

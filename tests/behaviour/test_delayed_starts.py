@@ -359,3 +359,79 @@ async def test_the_clock_of_the_store_decides_when_a_saga_begins(off: timedelta)
         assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
     assert len(story.log) == 2
     assert {context.saga_name for context in story.contexts} == {NAME}
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("first", ["cancel", "abort"])
+async def test_step_of_a_saga_that_has_not_begun_is_never_taken_for_maybe_done(
+    store: SagaStore, first: str, paused: bool
+) -> None:
+    """Nothing of it has run, whatever ends it, and whatever is asked of it afterwards."""
+    story = Story()
+    one = saga(store, story.uncertain())
+    saga_id = await one.start(delay=HOUR)
+    if paused:
+        await one.admin.pause(saga_id)
+    await getattr(one.admin, first)(saga_id)
+    ended = await one.see(saga_id)
+    assert ended.status is (SagaStatus.COMPENSATED if first == "cancel" else SagaStatus.FAILED)
+    if first == "abort":
+        assert "compensate_step" not in await one.admin.explain(saga_id)
+        with pytest.raises(SagaStateError, match="nothing to undo"):
+            await one.admin.cancel(saga_id)
+        assert story.log == []
+        await one.admin.retry_step(saga_id)
+        assert story.log == ["do step_0"]
+    else:
+        assert story.log == []
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_saga_whose_deadline_came_before_its_beginning_has_nothing_to_undo(
+    paused: bool,
+) -> None:
+    clock = ManualClock()
+    story = Story()
+    one = saga(MemoryStore(clock=clock), story.uncertain(), compensate_on_failure=False)
+    saga_id = await one.start(delay=2 * HOUR, deadline=clock.now() + HOUR)
+    if paused:
+        await one.admin.pause(saga_id)
+    clock.advance(HOUR)
+    if paused:
+        await one.admin.resume(saga_id)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.FAILED
+    with pytest.raises(SagaStateError, match="nothing to undo"):
+        await one.admin.cancel(saga_id)
+    assert story.log == []
+
+
+async def test_new_input_for_a_paused_saga_does_not_begin_it_early(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    one = saga(store, story.uncertain(), story.step(fails()))
+    saga_id = await one.start(delay=HOUR)
+    await one.admin.pause(saga_id, actor="ann", reason="stocktaking")
+    await one.admin.edit_input(saga_id, {"n": 5}, actor="bob", reason="a slip")
+    said = await one.admin.explain(saga_id)
+    assert "by 'ann' because of 'stocktaking'" in said
+    await one.admin.resume(saga_id)
+    waiting = await one.see(saga_id)
+    assert (waiting.status, waiting.waiting_for) == (SagaStatus.SUSPENDED, "start")
+    assert "has not begun" in await one.admin.explain(saga_id)
+    await one.orchestrator.run_due()
+    assert "has not begun" in await one.admin.explain(saga_id)
+    assert story.log == []
+    await harness.age(saga_id, HOUR)
+    await one.orchestrator.run_due()
+    assert story.log == ["do step_0", "do step_1", "undo step_0 5->6"]
+
+
+async def test_new_input_outlives_an_abort_before_the_beginning(store: SagaStore) -> None:
+    one = saga(store, Story().step())
+    saga_id = await one.start(delay=HOUR)
+    await one.admin.edit_input(saga_id, {"n": 5})
+    await one.admin.abort(saga_id)
+    await one.admin.retry_step(saga_id)
+    assert (await one.see(saga_id)).outputs["step_0"] == {"n": 6}

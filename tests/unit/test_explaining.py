@@ -373,6 +373,35 @@ def test_situation_is_told_in_one_sentence(name: str) -> None:
     assert explain(record_of(case), registry) == f"Saga {ID} {case.said}."
 
 
+def entry(kind: EntryKind, output: str) -> HistoryEntry:
+    return HistoryEntry(
+        kind=kind, step_id="step_0", input="1", output=output, seq=1, version=2, at=NOW
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "done"), [(EntryKind.COMPLETED, True), (EntryKind.WAITING, False)]
+)
+@pytest.mark.parametrize(
+    ("status", "waiting_for"), [(STUCK, None), (SUSPENDED, "resume")], ids=["stuck", "paused"]
+)
+def test_pivot_is_done_only_once_it_has_put_something_out(
+    kind: EntryKind, done: bool, status: SagaStatus, waiting_for: str | None
+) -> None:
+    pivotal = definition(Story().step(), Story().step(), pivot=0)
+    registry = Registry()
+    registry.add("story", pivotal, version="1", max_crashes=3)
+    record = replace(
+        record_of(Case("", status, {"step_id": "step_0", "waiting_for": waiting_for})),
+        outputs=(entry(kind, '{"for":"event","number":0}'),),
+        fingerprint=pivotal.fingerprint,
+    )
+    said = explain(record, registry)
+    assert ("its pivot 'step_0' is done, so there is no way back" in said) is done
+    if status is SUSPENDED:
+        assert ("cancel or abort ends it" in said) is not done
+
+
 def test_every_status_is_in_the_table() -> None:
     assert {case.status for case in CASES.values()} == set(SagaStatus)
 

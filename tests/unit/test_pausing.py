@@ -68,6 +68,12 @@ def test_retry_keeps_its_time(status: SagaStatus, due: Due, left: Due) -> None:
 def test_wait_is_looked_at_again(status: SagaStatus) -> None:
     before = state(status, "event:Paid")
     resumed = paused_and_resumed(before, Due(at=NOON + HOUR))
+    assert (resumed.state, resumed.drive, resumed.due) == (before, True, DUE_NOW)
+
+
+def test_saga_that_has_not_begun_is_left_to_a_worker() -> None:
+    before = state(SagaStatus.SUSPENDED, "start")
+    resumed = paused_and_resumed(before, Due(at=NOON + HOUR))
     assert (resumed.state, resumed.drive, resumed.due) == (before, False, DUE_NOW)
 
 
