@@ -19,7 +19,7 @@ from saga_testing.servers import RedisServer, redis_server
 from saga_testing.servers.ports import free_port
 from tests.behaviour.cast import Story, saga
 from tests.conformance.test_redis import RedisHarness
-from tests.redis.acl import documented_rules
+from tests.redis.acl import documented_commands
 from tests.redis.patience import IN_TIME, finished, until
 
 SLOTS = 16384
@@ -173,9 +173,10 @@ async def test_weak_setting_of_any_node_is_named(
 
 
 async def test_limited_user_of_a_cluster_needs_two_rules_more(node: RedisServer) -> None:
-    rules = [*documented_rules("limited"), "+cluster|slots", "+command"]
+    lines = documented_commands("limited", user="limited")
     with blocking.Redis.from_url(node.url) as client:
-        client.execute_command("ACL SETUSER", "limited", *rules)
+        for line in (*lines, "ACL SETUSER limited +cluster|slots +command"):
+            client.execute_command(*line.split())
     url = address(node).replace("://", "://limited:s3cret@")
     async with open_store(url, namespace="limited", require_durable=True) as store:
         story = Story()

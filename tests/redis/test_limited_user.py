@@ -12,7 +12,7 @@ from saga_core import StoreUnavailableError, open_store
 from saga_testing.conformance import StoreConformance, StoreHarness
 from saga_testing.servers import RedisServer, redis_server
 from tests.conformance.test_redis import RedisHarness
-from tests.redis.acl import documented_rules
+from tests.redis.acl import documented_commands
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,9 @@ def limited() -> Iterator[RedisServer]:
     with redis_server("--loglevel", "warning") as server:
         with blocking.Redis.from_url(server.url) as client:
             # The namespaces of the suite differ; each begins with a t.
-            client.execute_command("ACL SETUSER", "limited", *documented_rules("t*"))
+            # Line by line and split at spaces, as redis-cli takes what is pasted into it.
+            for line in documented_commands("t*", user="limited"):
+                client.execute_command(*line.split())
         yield server
 
 
