@@ -49,6 +49,7 @@ LONG = timedelta(minutes=5)
 SHORT = timedelta(seconds=2)
 DEATHS = (("claimed", 1), ("begun", 2), ("ended", 2), ("begun", 5), ("ended", 5), ("claimed", 3))
 """How the processes that die do so."""
+ON_ONE_FILE = ("sqlite", "sql-sqlite")
 AT_REST = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED, SagaStatus.STUCK)
 MOST_EXTRA = 2000
 """Sagas started beyond the first, so that those that are to die find something to do."""
@@ -56,11 +57,11 @@ MOST_EXTRA = 2000
 _processes = multiprocessing.get_context("forkserver")
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "redis", "sql-postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis", "sql-postgresql", "sql-sqlite"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     namespace = f"claims_{uuid4().hex[:12]}"
-    if request.param == "sqlite":
-        return Store("sqlite", f"sqlite:///{tmp_path / 'sagas.db'}", namespace)
+    if request.param in ON_ONE_FILE:
+        return Store(request.param, f"sqlite:///{tmp_path / 'sagas.db'}", namespace)
     if request.param == "redis":
         redis: RedisServer = request.getfixturevalue("redis")
         return Store("redis", redis.url, namespace)
@@ -71,8 +72,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def size_of(place: Store) -> int:
     """Return how many processes work on it: writers of one SQLite file wait for each other."""
     if FULL:
-        return 8 if place.kind == "sqlite" else 16
-    return 4 if place.kind == "sqlite" else 6
+        return 8 if place.kind in ON_ONE_FILE else 16
+    return 4 if place.kind in ON_ONE_FILE else 6
 
 
 @dataclass(frozen=True)

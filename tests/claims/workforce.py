@@ -57,7 +57,7 @@ BEGIN, GO_ON, END = "begin", "go on", "end"
 
 @dataclass(frozen=True)
 class Store:
-    """Where the sagas are. The kind `sql-postgresql` keeps them in a table of a user's model."""
+    """Where the sagas are. The kinds `sql-...` keep them in a table of a user's model."""
 
     kind: str
     url: str
@@ -67,7 +67,7 @@ class Store:
 @asynccontextmanager
 async def opened(store: Store) -> AsyncIterator[SagaStore]:
     """Open the store as a process of its own does, with few connections: many share a server."""
-    if store.kind != "sql-postgresql":
+    if not store.kind.startswith("sql-"):
         options = {"pool_max_size": 3} if store.kind == "postgresql" else {}
         async with open_store(
             store.url, create_schema=True, namespace=store.namespace, **options
@@ -75,7 +75,9 @@ async def opened(store: Store) -> AsyncIterator[SagaStore]:
             yield it
         return
     url = store.url.replace("postgresql://", "postgresql+asyncpg://", 1)
-    async with open_engine(url, pool_size=3, max_overflow=0) as engine:
+    url = url.replace("sqlite://", "sqlite+aiosqlite://", 1)
+    patience = {"timeout": 30} if store.kind == "sql-sqlite" else {}
+    async with open_engine(url, pool_size=3, max_overflow=0, connect_args=patience) as engine:
         model = sagas_of("errands")
         await create_tables(engine, model)
         yield SqlSagaStore(
