@@ -84,7 +84,7 @@ def unit(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite and the backend's own tests on one store."""
     _install(session)
-    _pytest(session, *_tests_of(session, "conformance", backend))
+    _pytest(session, *_tests_of(session, backend))
 
 
 @nox.session(tags=["matrix"])
@@ -96,7 +96,7 @@ def servers(session: nox.Session) -> None:
     for line in str(told).splitlines():
         kind, version, place = line.split("\t")
         session.log(f"{version}: {place}")
-        _pytest(session, *_tests_of(session, "conformance", kind), **{variables[kind]: place})
+        _pytest(session, *_tests_of(session, kind), **{variables[kind]: place})
 
 
 @nox.session(tags=["matrix"])
@@ -182,7 +182,7 @@ def third_party(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], tags=["matrix"])
 def lower_bounds(session: nox.Session) -> None:
-    """Run the unit tests on the oldest dependencies that pyproject.toml allows."""
+    """Run the tests on the oldest dependencies that pyproject.toml allows."""
     _install(session)
     project = nox.project.load_toml("pyproject.toml")["project"]
     extras = project["optional-dependencies"]
@@ -206,14 +206,13 @@ def _install(session: nox.Session) -> None:
     session.install("-q", "-e", ".[dev]")
 
 
-def _tests_of(session: nox.Session, folder: str, backend: str) -> list[str]:
-    """Find `test_<backend>.py`, `test_<backend>_*.py` and the folder `<backend>` of a topic."""
+def _tests_of(session: nox.Session, backend: str) -> list[str]:
+    """Return the module that holds a backend to the suite, and the folder of its own tests."""
     name = backend.replace("-", "_")
-    top = Path("tests", folder)
-    found = [*top.glob(f"test_{name}.py"), *top.glob(f"test_{name}_*.py"), *top.glob(name)]
-    if not found:
-        session.error(f"no tests of {backend} in {top}")
-    return sorted(str(path) for path in found)
+    suite, own = Path("tests", "conformance", f"test_{name}.py"), Path("tests", name)
+    if not suite.exists():
+        session.error(f"there is no {suite}")
+    return [str(path) for path in (suite, own) if path.exists()]
 
 
 def _pytest(session: nox.Session, *args: str, **env: str) -> None:
