@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -32,6 +32,13 @@ FORMS = (
     "with rediss in place of redis for TLS"
 )
 WAYS = {"tls", "unix", "cluster", "sentinel"}
+NOT_IN_A_URL = {
+    # What redis-py wants as an object, and would fall over as text.
+    *("retry", "retry_on_error", "credential_provider", "redis_connect_func", "event_dispatcher"),
+    *("maint_notifications_config", "socket_keepalive_options"),
+    # What the store depends on.
+    *("encoding", "encoding_errors", "decode_responses"),
+}
 
 
 def safe(url: str) -> str:
@@ -61,6 +68,9 @@ def make_client(url: str, options: RedisOptions) -> Any:
             f"{safe(url)}: characters such as / ? # @ in a user or password are written as %2F, "
             "%3F, %23, %40"
         )
+    for name in parse_qs(rest.partition("?")[2]):
+        if name in NOT_IN_A_URL:
+            raise StoreUrlError(f"{safe(url)}: {name!r} cannot be set by a URL")
     try:
         if "unix" in how:
             inner = f"unix://{rest}"

@@ -36,6 +36,9 @@ WRONG = {
     "redis+sentinel://127.0.0.1,,/main": "without a host",
     "redis+sentinel://127.0.0.1:x/main": "x",
     "redis+sentinel://127.0.0.1/main?nope=1": "nope",
+    "redis://127.0.0.1?retry=3": "'retry' cannot be set",
+    "redis+cluster://127.0.0.1?ssl_ca_certs=x&credential_provider=me": "'credential_provider'",
+    "redis+sentinel://127.0.0.1/main?encoding=latin-1": "'encoding' cannot be set",
 }
 
 
