@@ -16,6 +16,8 @@ __all__ = ["Requests"]
 
 class Requests(Waiting):
     def _event(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        if self.paused:
+            yield "an event was taken while the saga was paused"
         if self.waits and not self.waits[-1].is_sleep:
             # It lies in the inbox now, for the step to find it there.
             yield from self.comes_in_time()
@@ -41,6 +43,8 @@ class Requests(Waiting):
         allowed = self.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK, SagaStatus.FAILED)
         if not allowed or (self.rolling and self.rest is not SagaStatus.STUCK):
             yield f"a retry was granted while the saga was {self.status}"
+        if self.paused:
+            yield "a retry was granted while the saga was paused"
         self.rest = None
         self.start_anew()
         self._goes_on_late()
@@ -52,7 +56,9 @@ class Requests(Waiting):
 
     def _compensation_requested(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         ended = self.rest in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
-        if ended or not self.is_reversible:
+        # What has done nothing can be cancelled, unless it has ended.
+        cancels = self.asked.get(_by(entry)) == "cancel" and self.rest is not SagaStatus.FAILED
+        if ended or not (self.is_reversible or cancels):
             yield f"a rollback was granted while the saga was {self.status}"
         if self.is_past_pivot:
             yield "a rollback was granted after the pivot was done"
@@ -61,7 +67,21 @@ class Requests(Waiting):
     def _aborted(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         if self.status.is_terminal:
             yield f"the saga was aborted while it was {self.status}"
+        self.go_on()
         self.rest = SagaStatus.FAILED
+
+    def _paused(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        if self.rest is not None or self.paused:
+            yield f"the saga was paused while it was {self.status}, paused={self.paused}"
+        if not self.waits and not self.ahead and '"at"' in (entry.output or ""):
+            self.until = None  # it names a time of day, which does not move with the saga
+            self.vague = True
+        self.paused = True
+
+    def _resumed(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        if not self.paused:
+            yield f"the saga was resumed while it was {self.status}, and not paused"
+        self.paused = False
 
     def _revived(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from ()
@@ -70,6 +90,7 @@ class Requests(Waiting):
         # It may name when a retry is due, by a time of day, which does not move with the saga.
         if entry.output is not None and self.dated:
             self.until = None
+            self.vague = True
         self.dated = entry.output is not None
         yield from ()
 
@@ -79,8 +100,13 @@ class Requests(Waiting):
         if SignalKind.ABORT in kinds:
             if EntryKind.ABORTED not in recorded and not self.status.is_terminal:
                 yield "an abort was used up, but the saga was not aborted"
-        elif SignalKind.COMPENSATE in kinds:
-            idle = self.rolling or self.status.is_terminal or not self.is_reversible
+        elif SignalKind.PAUSE in kinds:
+            idle = self.paused or self.rest is not None
+            if EntryKind.PAUSED not in recorded and len(kinds) == 1 and not idle:
+                yield "a pause was used up, but the saga goes on"
+        elif SignalKind.CANCEL in kinds or SignalKind.COMPENSATE in kinds:
+            nothing = not self.is_reversible and SignalKind.CANCEL not in kinds
+            idle = nothing or self.rolling or self.status.is_terminal
             idle = idle or self.is_past_pivot
             if EntryKind.COMPENSATION_REQUESTED not in recorded and not idle:
                 yield "a compensate_step was used up, but no rollback began"

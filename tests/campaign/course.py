@@ -30,6 +30,9 @@ class Course(Forward, Backward, Requests):
         if self.rest is not None:
             yield f"{what} ran although the saga was {self.rest}"
             return
+        if self.paused:
+            yield f"{what} ran although the saga was paused"
+            return
         if began.act is Act.DO and self.rolling:
             yield f"{what} ran forward after the rollback had begun"
             return

@@ -77,7 +77,7 @@ class _Trial:
                 case Replied():
                     yield from self._replied(happening)
                 case Asked():
-                    pass
+                    self.course.asked[happening.number] = happening.what
                 case _:
                     self.met[type(happening).__name__.lower()] += 1
         yield from self._end()
@@ -278,6 +278,9 @@ _LEAVES = {
     "skip_step": EntryKind.SKIPPED,
     "compensate_step": EntryKind.COMPENSATION_REQUESTED,
     "skip_compensation": EntryKind.COMPENSATION_SKIPPED,
+    "cancel": EntryKind.COMPENSATION_REQUESTED,
+    "pause": EntryKind.PAUSED,
+    "resume": EntryKind.RESUMED,
     "abort": EntryKind.ABORTED,
 }
 """What a request that is granted leaves in the history."""

@@ -61,7 +61,7 @@ class Deal(StrEnum):
     """The lease ends, and another worker looks for work."""
     RENEW = "renew"
     """A worker renews its leases."""
-    CANCEL = "cancel"
+    FORSAKE = "forsake"
     """Somebody who waits for a call of the library is cancelled."""
     NOTIFY = "notify"
     SIGNAL = "signal"
@@ -70,6 +70,9 @@ class Deal(StrEnum):
     SKIP = "skip_step"
     COMPENSATE = "compensate_step"
     SKIP_UNDO = "skip_compensation"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
     ABORT = "abort"
     START = "start"
     """The same saga is started once more, with the same id."""
@@ -195,13 +198,16 @@ _WEIGHTS = {
     Deal.LOOK: 2,
     Deal.OVERTAKE: 5,
     Deal.RENEW: 3,
-    Deal.CANCEL: 1,
+    Deal.FORSAKE: 1,
     Deal.NOTIFY: 3,
     Deal.SIGNAL: 5,
     Deal.RETRY: 2,
     Deal.SKIP: 2,
     Deal.COMPENSATE: 1,
     Deal.SKIP_UNDO: 1,
+    Deal.CANCEL: 1,
+    Deal.PAUSE: 2,
+    Deal.RESUME: 2,
     Deal.ABORT: 1,
     Deal.START: 1,
 }

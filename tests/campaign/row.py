@@ -71,8 +71,8 @@ class Row:
         """The fence at each version."""
         self._commits: dict[UUID, tuple[int, int]] = {}
         self._claims: dict[tuple[str, UUID], int] = {}
-        self._free: dict[str, bool] = {}
-        """Whether each worker saw nobody hold the saga when it last read it."""
+        self._free: set[tuple[str, int]] = set()
+        """Which workers saw nobody hold the saga when they read a version of it."""
 
     @property
     def is_held(self) -> bool:
@@ -165,7 +165,8 @@ class Row:
 
     def _load(self, call: Call) -> Iterator[str]:
         if call.error is None:
-            self._free[call.worker] = not self.is_held
+            if not self.is_held:
+                self._free.add((call.worker, self.version))
             self._loaded.setdefault((call.worker, self.version), self.now)
             yield from self.fits_record(call.answer)
         elif self.version:
@@ -215,7 +216,8 @@ class Row:
 
     def _take(self, worker: str, change: Transition, at: datetime) -> Iterator[str]:
         # A late renewal changes no version: whoever has seen the lease over may still commit.
-        if self.is_held and self.holder != worker and not self._free.get(worker):
+        free = (worker, change.expected_version) in self._free
+        if self.is_held and self.holder != worker and not free:
             yield f"{worker} committed while {self.holder} held the saga"
         self.version += 1
         self.reclaims = 0

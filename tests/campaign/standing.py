@@ -39,6 +39,9 @@ class Standing:
         """Failed attempts at the current position."""
         self.rolling = False
         self.waiting = False
+        self.paused = False
+        self.asked: dict[int, str] = {}
+        """What each request was, by its number."""
         self.rest: SagaStatus | None = None
         self.event = 0
         """The latest event."""
@@ -67,6 +70,8 @@ class Standing:
         """Whether the saga was created to begin later, and has not."""
         self.dated = False
         """Whether the history names a time of day for it."""
+        self.vague = False
+        """Whether such a time is all that is known of when the wait is over."""
         self.until: timedelta | None = None
         """When a wait is over by itself."""
         self.deadline: timedelta | None = None
@@ -82,7 +87,7 @@ class Standing:
             return self.rest
         if self.rolling:
             return SagaStatus.COMPENSATING
-        return SagaStatus.SUSPENDED if self.waiting else SagaStatus.RUNNING
+        return SagaStatus.SUSPENDED if self.waiting or self.paused else SagaStatus.RUNNING
 
     @property
     def undoing(self) -> int | None:
@@ -147,8 +152,11 @@ class Standing:
         step = None if self.current is None else f"step_{self.current}"
         if state.step_id != step:
             yield f"the saga was left at {state.step_id}; by its history it is at {step}"
+        if self.paused is not (state.waiting_for == "resume"):
+            yield f"the saga was left waiting for {state.waiting_for}, but paused={self.paused}"
         word = "sleep" if self.waits and self.waits[-1].is_sleep else "event:"
-        if self.waits and not (state.waiting_for or "").startswith(word):
+        waits = self.waits and not self.paused
+        if waits and not (state.waiting_for or "").startswith(word):
             yield f"the saga was left waiting for {state.waiting_for}, it awaits {word}"
         if state.attempt != self.failed:
             yield f"the saga was left with {state.attempt} failed attempts instead of {self.failed}"
@@ -158,6 +166,10 @@ class Standing:
 
     def rests(self, due: timedelta | None, *, woken: bool) -> Iterator[str]:
         """Judge when a saga that nobody drives is looked at again: at once only if `woken`."""
+        if self.paused:
+            if due is not None and not (woken and due <= self.latest):
+                yield f"a paused saga rests only until {due}"
+            return
         late = self.latest - self.earliest
         limit = self.limit
         ends = [time for time in (self.until, limit) if time is not None]
@@ -170,18 +182,21 @@ class Standing:
         lasts = [time + late for time in ends]
         if due is None or due > max(min(lasts), self.latest) + SLACK:
             yield f"the saga rests until {due}, although {min(ends)} ends its wait"
-        elif due < min(ends) - SLACK and not (woken and due <= self.latest):
+        elif not self.vague and due < min(ends) - SLACK and not (woken and due <= self.latest):
             yield f"the saga rests until {due}, although it waits until {min(ends)}"
 
     @property
     def limit(self) -> timedelta | None:
         """The deadline, where it stops the saga."""
-        return None if self.rolling or self.is_past_pivot else self.deadline
+        stops = not (self.rolling or self.paused or self.is_past_pivot)
+        return self.deadline if stops else None
 
     # --- pieces of rules ------------------------------------------------------------------------
 
     def advance(self, entry: NewEntry) -> None:
         """Go on to the next step; `entry` has the output of the one before."""
+        if self.position == len(self.plan.steps):
+            return  # what is recorded after the end has been told
         self.keep_output(self.position, entry)
         self.position += 1
         self.start_anew()
@@ -205,11 +220,13 @@ class Standing:
         self.go_on()
 
     def go_on(self) -> None:
-        """Let a wait be over."""
+        """Let a wait be over, and a pause."""
         self.waiting = False
+        self.paused = False
         self.ahead = False
         self.until = None
         self.dated = False
+        self.vague = False
         self.waits = []
 
     def needs_forward(self, entry: NewEntry) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.campaign import (
     bugs_in_engine,
+    bugs_in_orders,
     bugs_in_rules,
     bugs_in_store,
     bugs_in_timing,
@@ -47,6 +48,7 @@ async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyP
         (bugs_in_store, 10),
         (bugs_in_undoing, 5),
         (bugs_in_timing, 5),
+        (bugs_in_orders, 5),
         (bugs_in_waiting, 5),
     ],
 )

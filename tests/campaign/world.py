@@ -40,8 +40,14 @@ RESTING = (
 )
 
 MENDING = {
-    SagaStatus.SUSPENDED: (Deal.NOTIFY, Deal.SIGNAL, Deal.RETRY, Deal.SKIP),
-    SagaStatus.COMPENSATING: (Deal.NOTIFY, Deal.SIGNAL, Deal.SKIP_UNDO),
+    SagaStatus.SUSPENDED: (
+        *(Deal.NOTIFY, Deal.SIGNAL, Deal.RETRY, Deal.SKIP),
+        *(Deal.CANCEL, Deal.PAUSE, Deal.RESUME),
+    ),
+    SagaStatus.COMPENSATING: (
+        *(Deal.NOTIFY, Deal.SIGNAL, Deal.SKIP_UNDO),
+        *(Deal.CANCEL, Deal.PAUSE, Deal.RESUME),
+    ),
 }
 """What a person may do about a saga that waits."""
 
@@ -69,7 +75,7 @@ class World:
         self._sent: list[str] = []
         """The ids of the events that were sent."""
         self._called = False
-        """Whether one was called for since somebody looked."""
+        """Whether the person has done what the saga waits for since somebody looked."""
         self._read = 0
         self._version = 0
         self._state: SagaState | None = None
@@ -104,7 +110,7 @@ class World:
                 self._look(self._idle_worker(pick))
             case Deal.RENEW:
                 self._renew(pick)
-            case Deal.CANCEL:
+            case Deal.FORSAKE:
                 running = list(self._running())
                 if running:
                     running[pick % len(running)].cancel()
@@ -123,6 +129,9 @@ class World:
             self._start(self._idle_worker(pick))
         elif planned := self._next_plan():
             self._command(planned.deal, planned.pick)
+        elif self._is_paused and not self._called:
+            self._called = True
+            self._command(Deal.RESUME, pick)
         elif self._calls_for_an_event(pick):
             self._called = True
             self._command(Deal.SIGNAL, FITTING)
@@ -138,6 +147,10 @@ class World:
         if not waits or self._called:
             return False
         return bool(pick % 2) or self._wait.timeout is None
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._state is not None and self._state.waiting_for == "resume"
 
     @property
     def _wait(self) -> WaitPlan:
@@ -282,7 +295,7 @@ class World:
             return
         # Waiting for another driver would be by the machine's clock.
         patient = state.status is not SagaStatus.RUNNING and pick % 4 < 2
-        more: dict[str, Any] = {"wait": patient and deal is not Deal.ABORT}
+        more: dict[str, Any] = {"wait": patient and deal not in (Deal.ABORT, Deal.PAUSE)}
         command: Callable[..., Coroutine[Any, Any, Any]] = getattr(person.admin, deal.value)
 
         def ask(number: int) -> Coroutine[Any, Any, Any]:
