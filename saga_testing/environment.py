@@ -146,6 +146,10 @@ class SagaEnv:
         shown = "" if error is InjectedError else shown
         self._add(place, raised, shown, nth, times, (Moment.BEFORE, Moment.AFTER))
 
+    def forget(self) -> None:
+        """Let nothing more go wrong: drop what was planned, whether it has happened or not."""
+        self._plan.faults.clear()
+
     def _add(
         self,
         place: str,

@@ -18,6 +18,7 @@ from saga_core import (
 )
 
 __all__ = [
+    "HOUR",
     "Approved",
     "Counted",
     "Deed",

@@ -16,7 +16,8 @@ from saga_core import (
     Sleep,
     StepContext,
 )
-from saga_testing import CheckReport, SagaCheckError, check_saga
+from saga_testing import CheckReport, SagaCheckError, check_saga, saga_env
+from saga_testing.judging import not_undone
 from tests.rehearsal.shop import (
     Approved,
     Counted,
@@ -87,6 +88,26 @@ async def test_step_that_leaves_more_when_it_runs_twice_is_found() -> None:
     report = await checked(shop, saga)
     assert {str(finding.case) for finding in report.findings} >= {"crash after execute of 'count'"}
     assert (await checked(shop, saga, boundaries=["before"])).ok
+
+
+async def test_last_step_that_leaves_more_when_it_runs_twice_is_found() -> None:
+    shop = Shop()
+    report = await checked(shop, saga_of(ship=Counted(shop, "ship")))
+    assert [str(finding.case) for finding in report.findings] == ["crash after execute of 'ship'"]
+    assert "world['ship'] was '|' and is '||'" in str(report)
+
+
+async def test_step_that_was_not_compensated_is_named() -> None:
+    shop = Shop()
+    saga = shop_saga(shop)
+    async with saga_env() as env:
+        env.fail_at("ship")
+        env.fail_at("compensate:charge")
+        stuck = await env.run(saga, "o-1")
+        await env.admin.skip_compensation(stuck.saga_id, reason="by hand", wait=False)
+        ended = await env.finish()
+        assert ended.status == "COMPENSATED"
+        assert not_undone(saga, ended, env.ledger) == ("charge",)
 
 
 async def test_compensation_that_cannot_run_twice_is_found() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from saga_core import (
+    AwaitEvent,
+    ExponentialRetry,
+    SagaBuilder,
     SagaDefinitionError,
     SagaOrchestrator,
     SagaStateError,
@@ -16,7 +19,7 @@ from saga_core import (
     StepContext,
 )
 from saga_testing import saga_env
-from tests.rehearsal.shop import Approved, Deed, Done, Order, Shop, Wait, saga_of, shop_saga
+from tests.rehearsal.shop import HOUR, Approved, Deed, Done, Order, Shop, Wait, saga_of, shop_saga
 
 
 async def test_saga_runs_to_its_end_by_name_and_by_definition() -> None:
@@ -87,6 +90,40 @@ async def test_two_runs_make_the_same_calls_at_the_same_times() -> None:
             return env.calls, [(item.kind, item.at) for item in snapshot.step_history]
 
     assert await told() == await told()
+
+
+async def test_jitter_is_not_left_to_chance() -> None:
+    async def ends() -> datetime:
+        builder = SagaBuilder()
+        builder.add_step(
+            step_id="reserve",
+            step=Deed(Shop(), "reserve"),
+            input_map=lambda ctx: Order(order_id=ctx.initial_data),
+            retry_policy=ExponentialRetry(max_attempts=3, base_delay=HOUR, jitter=1.0),
+        )
+        async with saga_env() as env:
+            env.fail_at("reserve")
+            await env.run(builder.build(), "o-1")
+            return env.clock.now()
+
+    assert await ends() == datetime(2026, 1, 1, 3, tzinfo=UTC)
+
+
+async def test_steps_are_entered_as_often_as_without_an_environment() -> None:
+    """A process finds the models of events in what a step's class refers to, and so must this."""
+
+    class Asks(Deed):
+        def _wish(self) -> AwaitEvent:
+            return AwaitEvent(Approved)
+
+        async def execute(self, inp: Order, ctx: StepContext) -> Done | AwaitEvent:
+            return self._wish() if ctx.event is None else Done(key=ctx.event.by)
+
+        async def compensate(self, inp: Order, out: Done) -> None: ...
+
+    async with saga_env() as env:
+        await env.run(saga_of(ask=Asks(Shop(), "ask")), "o-1", events=[Approved(by="me")])
+        assert [str(call) for call in env.calls] == ["execute ask: waits", "execute ask: returned"]
 
 
 async def test_orchestrator_and_admin_are_those_of_the_living_worker() -> None:

@@ -100,6 +100,36 @@ async def test_later_visit_is_named_by_its_number() -> None:
         assert env.workers_lost == 1
 
 
+async def test_visits_count_from_when_they_are_asked_for() -> None:
+    saga = shop_saga(Shop())
+    async with saga_env() as env:
+        await env.run(saga, "o-1")
+        env.crash_at("before:charge")
+        await env.run(saga, "o-2")
+        assert env.workers_lost == 1
+
+
+async def test_saga_that_kills_each_worker_gets_stuck() -> None:
+    async with saga_env() as env:
+        for nth in range(1, 8):
+            env.crash_at("after:charge", nth=nth)
+        snapshot = await env.run(shop_saga(Shop()), "o-1")
+        assert snapshot.status is SagaStatus.STUCK
+        assert "worker lost 3 times in step 'charge'" in str(snapshot.last_error)
+        assert env.unreached
+        env.forget()
+        await env.admin.retry_step(snapshot.saga_id, wait=False)
+        assert (await env.finish()).status is SagaStatus.COMPLETED
+
+
+async def test_dead_worker_writes_nothing() -> None:
+    async with saga_env() as env:
+        env.crash_at("after:charge")
+        snapshot = await env.run(shop_saga(Shop()), "o-1")
+        kinds = [str(item.kind) for item in snapshot.step_history]
+        assert kinds == ["completed", "completed", "completed"]
+
+
 async def test_worker_can_be_lost_more_than_once() -> None:
     async with saga_env() as env:
         for nth in (1, 2):
