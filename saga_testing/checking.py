@@ -10,8 +10,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
-
 from saga_core.definition import SagaDefinition
 from saga_core.errors import NonRetryableError, SagaDefinitionError, SagaStateError
 from saga_core.snapshot import SagaAdminSnapshot
@@ -23,6 +21,7 @@ from saga_testing.judging import not_undone, suspects
 from saga_testing.ledger import World
 from saga_testing.places import Action, Place
 from saga_testing.report import CheckReport, Finding
+from saga_testing.script import ScriptPart
 
 __all__ = ["SagaCheckError", "check_saga"]
 
@@ -48,7 +47,8 @@ async def check_saga(
     initial_data: Any = None,
     world: World | None = None,
     reset: Callable[[], Any] | None = None,
-    events: Sequence[BaseModel] = (),
+    events: Sequence[ScriptPart] = (),
+    ends: SagaStatus = SagaStatus.COMPLETED,
     boundaries: Collection[str] = tuple(Boundary),
     progress: Callable[[str], Any] | None = None,
     raises: bool = True,
@@ -66,12 +66,14 @@ async def check_saga(
     `reset` (may be async) makes the world as it is at first, before each run; so may `saga`, if
     it is a function that makes the definition. With a `world` and neither of them, runs that
     complete are left out, and the check ends with its first finding. `events` are sent to each
-    run when it waits for them. `boundaries` is a choice of "before", "after" and "crash".
-    `progress` gets a line before each run. Raises `SagaCheckError`, an AssertionError with the
-    report in `.report`, unless all is well or `raises` is False; `SagaDefinitionError` for
-    arguments that make no sense, and `SagaStateError` for a saga that does not end by itself.
+    run when it waits for them, as by `SagaEnv.run`. `ends` is how the saga ends when nothing goes
+    wrong: a saga made to be rolled back is COMPENSATED. `boundaries` is a choice of "before",
+    "after" and "crash". `progress` gets a line before each run. Raises `SagaCheckError`, an
+    AssertionError with the report in `.report`, unless all is well or `raises` is False;
+    `SagaDefinitionError` for arguments that make no sense, and `SagaStateError` for a saga that
+    does not end so by itself.
     """
-    check = _Check(saga, initial_data, world, reset, events, progress)
+    check = _Check(saga, initial_data, world, reset, events, ends, progress)
     await check.run(_chosen(boundaries))
     if raises and not check.report.ok:
         raise SagaCheckError(check.report)
@@ -95,7 +97,8 @@ class _Check:
         initial_data: Any,
         world: World | None,
         reset: Callable[[], Any] | None,
-        events: Sequence[BaseModel],
+        events: Sequence[ScriptPart],
+        ends: SagaStatus,
         progress: Callable[[str], Any] | None,
     ) -> None:
         if world is not None and (not callable(world) or inspect.iscoroutinefunction(world)):
@@ -109,6 +112,7 @@ class _Check:
         self._world = world
         self._reset = reset
         self._events = events
+        self._goes_back = _goes_back(ends)
         self._progress = progress
         self._renews = world is None or reset is not None or not isinstance(saga, SagaDefinition)
         self._finished: tuple[Any] | None = None
@@ -117,8 +121,6 @@ class _Check:
         """The world before the first run, and so before each."""
         self._visits: Counter[Place] = Counter()
         """How often a run without a fault comes to each place."""
-        self._goes_back = False
-        """Whether the saga is rolled back without a fault."""
         self.report = CheckReport()
 
     async def run(self, boundaries: frozenset[Boundary]) -> None:
@@ -188,21 +190,17 @@ class _Check:
             self._check_same_world()
             async with self._env() as env:
                 ended = await self._play(env, definition)
-                if ended.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED):
+                wanted = SagaStatus.COMPENSATED if self._goes_back else SagaStatus.COMPLETED
+                if ended.status is not wanted:
                     raise SagaStateError(
-                        "nothing went wrong, and the saga has not ended: "
-                        f"{await env.explain()} Events that it waits for go into events=.",
+                        f"nothing went wrong, and the saga is not {wanted}: {await env.explain()} "
+                        "What it waits for goes into events=, how it has to end into ends=.",
                         saga_id=ended.saga_id,
                     )
             worlds.append(self._look())
             self._visits = env.visits
         await self._look_at_the_way_back()
-        if ended.status is SagaStatus.COMPENSATED:
-            self._goes_back = True
-            self.report.notes.append(
-                f"undisturbed, the saga is COMPENSATED already ({ended.last_error})"
-            )
-        elif worlds[0] == worlds[1]:
+        if worlds[0] == worlds[1]:
             self._finished = (worlds[0],)
         else:
             self.report.notes.append(
@@ -242,10 +240,10 @@ class _Check:
                 env.fail_at(str(fault.place), error=fault.error, times=fault.times, nth=fault.nth)
         await self._play(env, definition)
         ended = await self._help(env, case)
-        self.report.cases.append(case)
         if env.unreached:
-            self.report.notes.append(f"{case}: the saga did not come there")
+            self.report.unreached.append(case)
             return
+        self.report.cases.append(case)
         await self._judge(env, definition, case, ended)
 
     async def _help(self, env: SagaEnv, case: Case) -> SagaAdminSnapshot:
@@ -306,6 +304,12 @@ class _Check:
         )
         calls = tuple(map(str, env.calls))
         self.report.findings.append(Finding(case, what, left, blamed, calls, reproduce))
+
+
+def _goes_back(ends: SagaStatus) -> bool:
+    if ends not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED):
+        raise SagaDefinitionError(f"ends must be COMPLETED or COMPENSATED, got {ends!r}")
+    return ends == SagaStatus.COMPENSATED
 
 
 def _has_ended(definition: SagaDefinition, case: Case, ended: SagaAdminSnapshot) -> bool:

@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel
-
 from saga_core.admin import SagaAdmin
 from saga_core.codec import PayloadLimits
 from saga_core.definition import SagaDefinition
@@ -23,7 +21,7 @@ from saga_testing.faults import FaultPlan, InjectedError, PlannedFault, WorkerLo
 from saga_testing.ledger import Ledger, StepCallMade, World
 from saga_testing.memory import MemoryStore
 from saga_testing.places import Moment, Place, place_of
-from saga_testing.script import Script, awaited
+from saga_testing.script import Script, ScriptPart, awaited
 from saga_testing.workers import KnownSaga, RehearsalWorker
 
 __all__ = ["SagaEnv", "saga_env"]
@@ -178,15 +176,17 @@ class SagaEnv:
         saga: str | SagaDefinition,
         initial_data: Any = None,
         *,
-        events: Sequence[BaseModel] = (),
+        events: Sequence[ScriptPart] = (),
         **options: Any,
     ) -> SagaAdminSnapshot:
         """Start a saga and let time pass until it has ended, is STUCK, or waits for good.
 
         `saga` is a registered name, or a definition. `events` are sent when it comes to wait for
         them: model instances, each once, the first that fits; a wait for which there is none ends
-        by its timeout. `options` are those of `SagaOrchestrator.start`. In the snapshot of
-        a saga that waits for an event which nobody sends `waiting_for` says which; `send` it.
+        by its timeout. A function among them, `async def (env)`, is called while the saga rests,
+        again until it returns something else than False. `options` are those of
+        `SagaOrchestrator.start`. In the snapshot of a saga that waits for an event which nobody
+        sends `waiting_for` says which; `send` it.
         """
         await self.start(saga, initial_data, drive=False, **options)
         return await self.finish(events=events)
@@ -245,7 +245,7 @@ class SagaEnv:
         raise SagaStateError(f"sagas still fall due after {self._most_turns} turns within {by}")
 
     async def finish(
-        self, saga_id: UUID | None = None, *, events: Sequence[BaseModel] = ()
+        self, saga_id: UUID | None = None, *, events: Sequence[ScriptPart] = ()
     ) -> SagaAdminSnapshot:
         """Let time pass until a saga, by default the one started last, is as `run` leaves it.
 
@@ -261,6 +261,8 @@ class SagaEnv:
             event = script.take(record)
             if event is not None:
                 await self.post(event, watched)
+                continue
+            if await script.play(self):
                 continue
             due = self._next_due()
             if due is None:

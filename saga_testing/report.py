@@ -46,6 +46,8 @@ class CheckReport:
 
     cases: list[Case] = field(default_factory=list)
     """Those that were run."""
+    unreached: list[Case] = field(default_factory=list)
+    """Those whose faults did not happen, because the saga never came there."""
     findings: list[Finding] = field(default_factory=list)
     unguarded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What is left where a step has done its work and failed all the same, by step.
@@ -77,5 +79,7 @@ class CheckReport:
                 f"note: if step '{step_id}' does its work and then fails for good, nothing undoes "
                 f"it: {'; '.join(left)}"
             )
+        if self.unreached:
+            lines.append(f"note: the saga never came there: {'; '.join(map(str, self.unreached))}")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)

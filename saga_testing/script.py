@@ -1,23 +1,51 @@
-"""Events that are sent to a rehearsed saga when it comes to wait for them."""
+"""What comes to a rehearsed saga from outside, when it comes to wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from saga_core.awaiting import event_name
+from saga_core.errors import SagaDefinitionError
 from saga_core.records import SagaRecord
 from saga_core.resting import EVENT, Rest, wait_of
 
-__all__ = ["Script", "awaited"]
+if TYPE_CHECKING:
+    from saga_testing.environment import SagaEnv
+
+__all__ = ["Script", "ScriptPart", "awaited"]
+
+ScriptPart = BaseModel | Callable[["SagaEnv"], Awaitable[object]]
+"""An event, or what is to be done while the saga rests; False says that it is too early for it."""
 
 
 class Script:
-    """The events that are left. Each is given out once, when a saga waits for one of its type."""
+    """The parts that are left.
 
-    def __init__(self, events: Sequence[BaseModel]) -> None:
-        self._left = list(events)
+    An event is given out once, when a saga waits for one of its type. A function's turn comes, once
+    what stands before it is done, whenever the saga rests, until it returns something else than
+    False.
+    """
+
+    def __init__(self, parts: Sequence[ScriptPart]) -> None:
+        """Raises `SagaDefinitionError` for what is neither."""
+        for part in parts:
+            if not isinstance(part, BaseModel) and (isinstance(part, type) or not callable(part)):
+                raise SagaDefinitionError(
+                    f"events= takes instances of event models, and functions, got {part!r}"
+                )
+        self._left = list(parts)
+
+    async def play(self, env: SagaEnv) -> bool:
+        """Let the first part do its work if that is a function; True if it has."""
+        if not self._left or isinstance(self._left[0], BaseModel):
+            return False
+        if await self._left[0](env) is False:
+            return False
+        self._left.pop(0)
+        return True
 
     def take(self, record: SagaRecord) -> BaseModel | None:
         """Return the first event that the saga waits for, if there is one left."""
@@ -25,8 +53,9 @@ class Script:
         if wait is None:
             return None
         for number, event in enumerate(self._left):
-            if event_name(type(event)) in wait.events:
-                return self._left.pop(number)
+            if isinstance(event, BaseModel) and event_name(type(event)) in wait.events:
+                del self._left[number]
+                return event
         return None
 
 

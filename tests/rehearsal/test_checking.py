@@ -13,6 +13,7 @@ from saga_core import (
     SagaDefinition,
     SagaDefinitionError,
     SagaStateError,
+    SagaStatus,
     Sleep,
     StepContext,
 )
@@ -156,7 +157,7 @@ async def test_waiting_saga_gets_its_events_in_each_run() -> None:
     report = await checked(shop, saga, events=[Approved(by="me")])
     assert report.ok, str(report)
     assert "crash after execute of 'wait', at visit 3" in {str(case) for case in report.cases}
-    with pytest.raises(SagaStateError, match=r"waits for an event Approved .* go into events="):
+    with pytest.raises(SagaStateError, match=r"waits for an event Approved .* goes into events="):
         await checked(shop, saga)
 
 
@@ -208,6 +209,7 @@ async def test_progress_has_a_line_for_each_run() -> None:
     shop, lines = Shop(), []
     report = await checked(shop, shop_saga(shop), progress=lines.append)
     total = len(report.cases)
+    assert report.unreached == []
     assert lines == [f"{n} of {total}: {case}" for n, case in enumerate(report.cases, start=1)]
     assert re.match(
         r"\d+ cases \(\d+ after, \d+ before, \d+ crash\): all as it must be", str(report)
@@ -220,6 +222,8 @@ async def test_progress_has_a_line_for_each_run() -> None:
         ({"boundaries": ["during"]}, "before, after, crash"),
         ({"boundaries": []}, "before, after, crash"),
         ({"world": {}}, "world must be a plain function"),
+        ({"ends": "STUCK"}, "ends must be COMPLETED or COMPENSATED"),
+        ({"events": [Approved]}, "events= takes instances"),
         ({"reset": lambda: None}, "reset= must bring the world back"),
     ],
 )
@@ -282,3 +286,18 @@ async def test_compensation_that_waits_goes_wrong_at_each_of_its_visits() -> Non
     report = await checked(shop, saga_of(hold=Patient(shop, "hold"), ship=Deed(shop, "ship")))
     assert report.ok, str(report)
     assert "crash after compensate of 'hold', at visit 2" in {str(case) for case in report.cases}
+
+
+async def test_saga_that_fails_by_itself_is_no_success() -> None:
+    class Fails(Deed):
+        async def execute(self, inp: Order, ctx: StepContext) -> Done:
+            raise ValueError("sold out")
+
+    shop = Shop()
+    saga = saga_of(reserve=Deed(shop, "reserve"), ship=Fails(shop, "ship"))
+    with pytest.raises(SagaStateError, match=r"the saga is not COMPLETED: .* goes into events="):
+        await checked(shop, saga)
+    report = await checked(shop, saga, ends=SagaStatus.COMPENSATED)
+    assert report.ok, str(report)
+    assert "after execute of 'ship'" in {str(case) for case in report.unreached}
+    assert "never came there: after execute of 'ship'" in str(report)

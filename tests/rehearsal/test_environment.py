@@ -18,7 +18,7 @@ from saga_core import (
     Sleep,
     StepContext,
 )
-from saga_testing import saga_env
+from saga_testing import SagaEnv, saga_env
 from tests.rehearsal.shop import HOUR, Approved, Deed, Done, Order, Shop, Wait, saga_of, shop_saga
 
 
@@ -52,6 +52,30 @@ async def test_wait_for_an_event_that_nobody_sends_is_told() -> None:
         assert snapshot.waiting_for == "event:Approved with correlation_id o-1"
         assert "waits for an event Approved" in await env.explain()
         assert (await env.send(Approved(by="me"))).status is SagaStatus.COMPLETED
+
+
+async def test_function_in_the_script_acts_while_the_saga_rests() -> None:
+    class Asks(Deed):
+        async def execute(self, inp: Order, ctx: StepContext) -> Done:
+            if ctx.event is None:
+                raise PermissionError("not approved yet")
+            return Done(key=ctx.event["by"])
+
+    async def approve(env: SagaEnv) -> bool:
+        snapshot = await env.snapshot()
+        return await env.orchestrator.notify(
+            saga_id=snapshot.saga_id,
+            token=snapshot.step_execution_token,
+            event={"by": "me"},
+            wait=False,
+        )
+
+    saga = saga_of(hold=Deed(Shop(), "hold"), ask=Asks(Shop(), "ask"))
+    async with saga_env() as env:
+        env.crash_at("after:hold")  # then the saga rests, and is not to be notified yet
+        snapshot = await env.run(saga, "o-1", events=[approve])
+        assert snapshot.status is SagaStatus.COMPLETED
+        assert snapshot.outputs["ask"] == {"key": "me"}
 
 
 async def test_wait_with_a_timeout_ends_by_it() -> None:

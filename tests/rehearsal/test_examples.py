@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from saga_core import SagaStatus
 from saga_testing import CheckReport, check_saga
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -40,6 +41,7 @@ async def checked(planted: str | None, monkeypatch: pytest.MonkeyPatch) -> Check
         initial_data={"city": "Porto"},
         world=lambda: example.BOOKED,
         reset=example.BOOKED.clear,
+        ends=SagaStatus.COMPENSATED,
         raises=False,
     )
 
