@@ -52,7 +52,9 @@ async def test_out_of_memory_refuses_what_grows_and_lets_go_of_what_is_held(
             assert set(await store.renew(ME, held, LEASE)) == {scene.held.saga_id}
             await store.release(ME, held, delay=ZERO)
             assert (await store.load(scene.held.saga_id)).worker is None
-            assert await store.purge(finished_for=ZERO, limit=10) == 1
+            # By somebody who comes to make room, too.
+            async with open_store(redis.url, namespace=namespace) as other:
+                assert await other.purge(finished_for=ZERO, limit=10) == 1
         finally:
             await keys.client.config_set("maxmemory", "0")
         await CALLS["create"](scene)

@@ -1,5 +1,6 @@
-#!lua
--- Note the format of a new namespace, or tell which one an old namespace has.
+#!lua flags=allow-oom
+-- Note the format of a new namespace, or tell which one an old namespace has. On a server that is
+-- out of memory too: who comes to purge opens the store first.
 --
 -- KEYS  1: the namespace's prefix
 -- ARGV  the newest format that the caller knows

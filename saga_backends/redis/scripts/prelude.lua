@@ -4,6 +4,7 @@
 -- namespace lies in one slot of a cluster. Times are whole microseconds since 1970 by the server's
 -- clock. An argument that may be absent is '' for absent and '=' before its value.
 --
+--   meta            hash    format -> the layout of all this
 --   saga:<id>       hash    the row: what a script compares, and payloads that it never reads
 --   history:<id>    list    '<version> <at> <commit id or -> <o with an output, else -><entry>'
 --   commits:<id>    hash    commit id -> '<version> <fence>'
