@@ -56,7 +56,7 @@ def listed(values: Sequence[Any]) -> list[Any]:
 def kind_of(saga_name: str, definition_version: str, fingerprint: str) -> str:
     """Return the digest under which sagas of one definition queue."""
     text = "\0".join((saga_name, definition_version, fingerprint))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def new_arguments(new: NewSaga, write_id: str | None = None) -> list[Any]:

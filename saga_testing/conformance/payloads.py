@@ -61,7 +61,13 @@ class PayloadRules(Topic):
     async def test_text_is_kept_or_refused_as_a_payload_error(
         self, store: SagaStore, text: str
     ) -> None:
-        for changes in ({"data": text}, {"aggregation_id": text}, {"tags": (text,)}):
+        for changes in (
+            {"data": text},
+            {"aggregation_id": text},
+            {"tags": (text,)},
+            {"saga_name": text},
+            {"trace_id": text},
+        ):
             new = new_saga(**changes)
             try:
                 created = await store.create(new)
@@ -71,11 +77,8 @@ class PayloadRules(Topic):
             else:
                 kept = await store.load(new.saga_id)
                 assert replace(kept, now=created.record.now) == created.record
-                assert (kept.data, kept.aggregation_id, kept.tags) == (
-                    new.data,
-                    new.aggregation_id,
-                    new.tags,
-                )
+                for name, value in changes.items():
+                    assert getattr(kept, name) == value
 
     @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
     async def test_text_that_a_commit_cannot_store_refuses_all_of_it(
