@@ -17,7 +17,7 @@ from saga_core.status import SagaStatus
 from saga_testing.cases import Boundary, Case, Ending, cases_of, ways_back
 from saga_testing.differing import differences
 from saga_testing.environment import SagaEnv, saga_env
-from saga_testing.judging import not_undone, suspects
+from saga_testing.judging import not_undone, repeated, suspects
 from saga_testing.ledger import World
 from saga_testing.places import Action, Place
 from saga_testing.report import CheckReport, Finding
@@ -26,8 +26,6 @@ from saga_testing.script import ScriptPart
 __all__ = ["SagaCheckError", "check_saga"]
 
 _NAME = "saga"
-
-_TWICE = "no single step is to blame: does one that runs twice leave more than one that runs once?"
 
 _SAGA_ID = UUID("01900000-0000-7000-8000-000000000001")
 """One for all runs, so that keys and what is made of them are the same in each."""
@@ -270,7 +268,7 @@ class _Check:
             left = () if self._finished is None else differences(self._finished[0], world)
             if left:
                 what = "it is COMPLETED, with another world than without the fault"
-                self._find(env, case, what, left, (_TWICE,))
+                self._find(env, case, what, left, repeated(definition, env.ledger))
         else:
             missing = not_undone(definition, ended, env.ledger)
             left = differences(self._first[0], world)
@@ -283,9 +281,8 @@ class _Check:
             if missing:
                 self._find(env, case, f"{', '.join(missing)} was done and not undone", left)
             elif left:
-                words = tuple(map(str, blamed)) or (_TWICE,)
                 what = f"it is {ended.status}, and what was done is not undone"
-                self._find(env, case, what, left, words)
+                self._find(env, case, what, left, tuple(map(str, blamed)))
 
     def _find(
         self,

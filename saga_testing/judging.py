@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from saga_core.definition import SagaDefinition
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import EntryKind
+from saga_testing.differing import differences
 from saga_testing.ledger import CallOutcome, Ledger
 from saga_testing.places import Action
 
-__all__ = ["Suspect", "not_undone", "suspects"]
+__all__ = ["Suspect", "not_undone", "repeated", "suspects"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,43 @@ def suspects(definition: SagaDefinition, ledger: Ledger) -> tuple[Suspect, ...]:
 
 
 def _suspects(definition: SagaDefinition, ledger: Ledger) -> Iterator[Suspect]:
-    for spec in definition.steps:
+    known = False
+    for spec in reversed(definition.steps):
         name = spec.step_id
         if not any(call.changed for call in ledger.made(Action.EXECUTE, name)):
             continue
         undoing = ledger.made(Action.COMPENSATE, name)
         if not spec.can_compensate:
-            yield Suspect(name, f"step '{name}' has changed the world and has no compensate")
+            words = f"step '{name}' has changed the world and has no compensate"
         elif not undoing:
-            yield Suspect(name, f"step '{name}' has changed the world and was not compensated")
+            words = f"step '{name}' has changed the world and was not compensated"
         elif not any(call.changed for call in undoing):
-            yield Suspect(name, f"compensate of step '{name}' ran and has changed nothing")
+            words = f"compensate of step '{name}' ran and has changed nothing"
+        elif known or not differences(*ledger.span(Action.EXECUTE, Action.COMPENSATE, name)):
+            # Behind a step that has left something the world cannot be what it was before.
+            continue
+        else:
+            words = f"compensate of step '{name}' has undone a part of it only"
+            words += _repeated(name, ledger)
+        known = True
+        yield Suspect(name, words)
+
+
+def repeated(definition: SagaDefinition, ledger: Ledger) -> tuple[str, ...]:
+    """Return what to say of the steps that have done their work more than once."""
+    return tuple(
+        f"step '{spec.step_id}'{_repeated(spec.step_id, ledger)}"
+        for spec in definition.steps
+        if _repeated(spec.step_id, ledger)
+    )
+
+
+def _repeated(step_id: str, ledger: Ledger) -> str:
+    for action in Action:
+        times = len(ledger.made(action, step_id, CallOutcome.RETURNED))
+        if times > 1 and action is not Action.PROBE:
+            return (
+                f"; its {action} ran {times} times, which has to come to the same as once "
+                "(see ctx.idempotency_key)"
+            )
+    return ""

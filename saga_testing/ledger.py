@@ -46,6 +46,8 @@ class Ledger:
 
     def __init__(self, world: World | None) -> None:
         self.calls: list[StepCallMade] = []
+        self.views: list[tuple[Any, Any]] = []
+        """The world before and after each call, as far as somebody looks at it."""
         self._world = world
         self.blind: Exception | None = None
         """What the probe raised when it was to look beside a call."""
@@ -65,13 +67,23 @@ class Ledger:
     def begin(self, action: Action, step_id: str) -> tuple[int, Any]:
         """Note a call; hand what is returned to `end`."""
         self.calls.append(StepCallMade(action, step_id))
-        return len(self.calls) - 1, self._glance()
+        before = self._glance()
+        self.views.append((before, before))
+        return len(self.calls) - 1, before
 
     def end(self, begun: tuple[int, Any], outcome: CallOutcome) -> None:
         """Note what the call came to."""
         number, before = begun
-        changed = None if self._world is None else bool(before != self._glance())
+        after = self._glance()
+        self.views[number] = (before, after)
+        changed = None if self._world is None else bool(before != after)
         self.calls[number] = replace(self.calls[number], outcome=outcome, changed=changed)
+
+    def span(self, first: Action, last: Action, step_id: str) -> tuple[Any, Any]:
+        """Return the world before the first call of one method, and after the last of another."""
+        begun = [n for n, call in enumerate(self.calls) if _is(call, first, step_id)]
+        ended = [n for n, call in enumerate(self.calls) if _is(call, last, step_id)]
+        return self.views[begun[0]][0], self.views[ended[-1]][1]
 
     def made(
         self, action: Action, step_id: str, outcome: CallOutcome | None = None
@@ -80,5 +92,9 @@ class Ledger:
         return [
             call
             for call in self.calls
-            if (call.action, call.step_id) == (action, step_id) and outcome in (None, call.outcome)
+            if _is(call, action, step_id) and outcome in (None, call.outcome)
         ]
+
+
+def _is(call: StepCallMade, action: Action, step_id: str) -> bool:
+    return (call.action, call.step_id) == (action, step_id)

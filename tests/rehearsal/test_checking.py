@@ -88,7 +88,21 @@ async def test_step_that_leaves_more_when_it_runs_twice_is_found() -> None:
     saga = saga_of(count=Counted(shop, "count"), ship=Deed(shop, "ship"))
     report = await checked(shop, saga)
     assert {str(finding.case) for finding in report.findings} >= {"crash after execute of 'count'"}
+    assert "its execute ran 2 times, which has to come to the same as once" in str(report)
     assert (await checked(shop, saga, boundaries=["before"])).ok
+
+
+async def test_compensation_that_undoes_half_is_named_and_nobody_else() -> None:
+    class Halfway(Deed):
+        async def execute(self, inp: Order, ctx: StepContext) -> Done:
+            self._shop.rows |= {self._name: inp.order_id, "mail": inp.order_id}
+            return Done(key="")
+
+    shop = Shop()
+    saga = saga_of(first=Deed(shop, "first"), half=Halfway(shop, "half"), then=Deed(shop, "then"))
+    report = await checked(shop, saga, boundaries=["before"])
+    blamed = {suspect for finding in report.findings for suspect in finding.suspects}
+    assert blamed == {"compensate of step 'half' has undone a part of it only"}
 
 
 async def test_last_step_that_leaves_more_when_it_runs_twice_is_found() -> None:
@@ -96,6 +110,7 @@ async def test_last_step_that_leaves_more_when_it_runs_twice_is_found() -> None:
     report = await checked(shop, saga_of(ship=Counted(shop, "ship")))
     assert [str(finding.case) for finding in report.findings] == ["crash after execute of 'ship'"]
     assert "world['ship'] was '|' and is '||'" in str(report)
+    assert "step 'ship'; its execute ran 2 times" in str(report)
 
 
 async def test_step_that_was_not_compensated_is_named() -> None:
