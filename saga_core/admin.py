@@ -234,12 +234,12 @@ class SagaAdmin:
         finished first, and where it succeeds there is nothing to skip. Raises `SagaStateError`
         without a reason. `wait` drives the rollback on in this task, or waits for whoever does.
         """
-        by = _operator(actor, reason)
-        if reason is None or not reason.strip():
+        if reason is None or (isinstance(reason, str) and not reason.strip()):
             raise SagaStateError(
                 "skip_compensation needs a reason: something stays done that the saga had promised "
                 "to undo, so say why that is right"
             )
+        by = _operator(actor, reason)
         state = (await self._engine.store.load(saga_id)).state
         if state.direction is not Direction.ROLLBACK or state.step_id is None:
             raise SagaStateError(
@@ -297,8 +297,8 @@ class SagaAdmin:
         is `compensate_when="maybe_done"`, when a rollback undoes that too. A wait begins anew; a
         saga that is paused, or has not begun, takes the input and rests on; a deadline that has
         passed is void. If somebody drives the saga, the command is put into its inbox and taken
-        unless the attempt in flight completes the step. `wait` drives the saga on in this task,
-        or waits for whoever does.
+        unless the attempt in flight completes the step, or fails it for good. `wait` drives the
+        saga on in this task, or waits for whoever does.
         """
         by = _operator(actor, reason)
         live = await self._engine.look_at(await self._engine.store.load(saga_id))

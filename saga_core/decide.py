@@ -42,6 +42,7 @@ from saga_core.happening import (
     Mapped,
     MovedToVersion,
     NextInput,
+    Operator,
     PauseRequested,
     Probed,
     Recorded,
@@ -144,9 +145,12 @@ def decide(
 
 
 def ignore_command(
-    state: SagaState, due: Due | None, *, reason: str, actor: str | None = None
+    state: SagaState, due: Due | None, *, reason: str, by: Operator | None = None
 ) -> Decision:
-    """Return a decision that only records that a command came too late."""
+    """Return a decision that only records that a command came too late, and who gave it why."""
+    actor = None if by is None else by.actor
+    if by is not None and by.reason is not None:
+        reason = f"{reason} (asked for because of: {by.reason})"
     entry = NewEntry(
         kind=EntryKind.COMMAND_IGNORED, step_id=state.step_id, actor=actor, reason=reason
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
+from saga_core.commands import Command
 from saga_core.decide import decide, ignore_command
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaStateError
@@ -131,7 +132,9 @@ async def _used_up(engine: SagaEngine, saga_id: UUID, sent: str) -> bool:
 
 async def _withdrawn(engine: SagaEngine, live: LiveSaga, sent: str, error: SagaStateError) -> bool:
     """Use up a command that is refused; False if the saga has changed meanwhile."""
-    ignored = ignore_command(live.state, None, reason=str(error))
+    inbox = await engine.store.inbox(live.saga_id)
+    by = next((Command.decode(each.payload).by for each in inbox if each.event_id == sent), None)
+    ignored = ignore_command(live.state, None, reason=str(error), by=by)
     try:
         await to_the_end(engine.commit(live, ignored, lease=LeaseAction.KEEP, consumed=(sent,)))
     except LeaseLostError as lost:

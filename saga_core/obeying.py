@@ -57,7 +57,7 @@ def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
         outputs = live.outputs.after(before.history)
         decision = decide(live.definition, state, outputs, happened)
     except SagaStateError as error:
-        ignored = ignore_command(state, before.due, reason=str(error), actor=command.by.actor)
+        ignored = ignore_command(state, before.due, reason=str(error), by=command.by)
         return replace(before, history=(*before.history, *ignored.history))
     return replace(decision, history=(*before.history, *decision.history))
 

@@ -144,9 +144,9 @@ async def test_saga_that_has_not_begun_takes_an_input_and_begins_at_its_time(
     assert (await one.see(saga_id)).outputs == {"step_0": {"n": 6}}
 
 
-@pytest.mark.parametrize("succeeds", [True, False])
-async def test_input_for_a_step_in_flight_is_taken_unless_the_step_is_done(
-    store: SagaStore, harness: StoreHarness, succeeds: bool
+@pytest.mark.parametrize(("succeeds", "attempts"), [(True, 3), (False, 3), (False, 1)])
+async def test_input_for_a_step_in_flight_is_taken_unless_the_step_is_done_or_has_failed_for_good(
+    store: SagaStore, harness: StoreHarness, succeeds: bool, attempts: int
 ) -> None:
     story = Story()
     go = asyncio.Event()
@@ -160,17 +160,22 @@ async def test_input_for_a_step_in_flight_is_taken_unless_the_step_is_done(
         return story.step(hold), story.step()
 
     async with harness.open() as second:
-        one = saga(store, *steps(), retry_policy=retry(3))
-        other = saga(second, *steps(), retry_policy=retry(3))
+        one = saga(store, *steps(), retry_policy=retry(attempts))
+        other = saga(second, *steps(), retry_policy=retry(attempts))
         task = asyncio.create_task(one.start(saga_id=(chosen := uuid4())))
         await waits(lambda: bool(story.log))
-        await other.admin.edit_input(chosen, {"n": 5}, actor="ann", wait=False)
+        await other.admin.edit_input(chosen, {"n": 5}, actor="ann", reason="a slip", wait=False)
         go.set()
         await task
         after = await one.see(chosen)
+    told = next(entry for entry in after.step_history if entry.actor == "ann")
+    assert (told.reason or "").endswith("a slip" if told.kind == "input_edited" else "a slip)")
+    if attempts == 1:
+        assert (after.status, told.kind) == (SagaStatus.COMPENSATED, "command_ignored")
+        assert "before compensation has begun" in (told.reason or "")
+        return
     assert after.status is SagaStatus.COMPLETED
     assert after.outputs["step_0"] == {"n": 2 if succeeds else 6}
-    told = next(entry for entry in after.step_history if entry.actor == "ann")
     assert told.kind == ("command_ignored" if succeeds else "input_edited")
     if succeeds:
         assert "has come to step 'step_1'" in (told.reason or "")

@@ -11,7 +11,6 @@ import pytest
 
 from saga_core import (
     NonRetryableError,
-    PayloadError,
     SagaAdmin,
     SagaStateError,
     SagaStatus,
@@ -386,7 +385,7 @@ async def test_skip_that_reaches_a_running_compensation_waits_for_its_attempt(
 async def test_compensation_is_not_skipped_without_a_reason(store: SagaStore, reason: Any) -> None:
     one, saga_id = await stuck_in_its_rollback(store, Story())
     before = await store.load(saga_id)
-    with pytest.raises((SagaStateError, PayloadError), match="reason"):
+    with pytest.raises(SagaStateError, match="needs a reason"):
         await one.admin.skip_compensation(saga_id, reason=reason)
     assert (await store.load(saga_id)).version == before.version
 
