@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
 
 from saga_core.errors import SagaDefinitionError, TypeValidationError
 
-__all__ = ["LONGEST_WAIT", "AwaitEvent", "Sleep", "WaitTimedOutError", "event_name"]
+__all__ = [
+    "FIRST",
+    "LAST",
+    "LONGEST_WAIT",
+    "AwaitEvent",
+    "Sleep",
+    "WaitTimedOutError",
+    "event_name",
+]
 
 LONGEST_WAIT = timedelta(days=36500)
 """Longer waits would leave the calendar of a store."""
+
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = datetime(2200, 1, 1, tzinfo=UTC)
+"""Some stores count microseconds in numbers that end in the year 2255."""
 
 LONGEST_LABEL = 200
 
@@ -119,8 +131,8 @@ class Sleep:
         """Sleep for a while, counted from the commit that begins it, or until a time.
 
         A time in the past is over at once. Raises `TypeValidationError` for both or neither, for
-        other types, and `SagaDefinitionError` for a time without a zone and for a duration of
-        zero or less.
+        other types, and `SagaDefinitionError` for a time without a zone or outside of 1970 to
+        2200, and for a duration of zero or less.
         """
         if (duration is None) == (until is None):
             raise TypeValidationError(
@@ -137,6 +149,11 @@ class Sleep:
                 raise SagaDefinitionError(
                     f"Sleep's until has no time zone: {until.isoformat()}; use for example "
                     "datetime(..., tzinfo=UTC)"
+                )
+            if not FIRST <= until < LAST:
+                raise SagaDefinitionError(
+                    f"Sleep's until must lie between {FIRST.year} and {LAST.year}, got "
+                    f"{until.isoformat()}"
                 )
         object.__setattr__(self, "duration", duration)
         object.__setattr__(self, "until", until)

@@ -148,12 +148,10 @@ def ignore_command(
     state: SagaState, due: Due | None, *, reason: str, by: Operator | None = None
 ) -> Decision:
     """Return a decision that only records that a command came too late, and who gave it why."""
-    actor = None if by is None else by.actor
-    if by is not None and by.reason is not None:
-        reason = f"{reason} (asked for because of: {by.reason})"
-    entry = NewEntry(
-        kind=EntryKind.COMMAND_IGNORED, step_id=state.step_id, actor=actor, reason=reason
-    )
+    by = by or Operator()
+    told = f"{reason} (asked for because of: {by.reason})" if by.reason else reason
+    kind, step_id = EntryKind.COMMAND_IGNORED, state.step_id
+    entry = NewEntry(kind=kind, step_id=step_id, actor=by.actor, reason=told)
     return Decision(state=state, history=(entry,), drive=False, due=due)
 
 

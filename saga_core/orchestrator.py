@@ -293,8 +293,9 @@ class SagaOrchestrator:
         """Wait until the saga has ended or is STUCK, whoever drives it; return how it stands.
 
         `timeout` is in seconds (or None for ever); `TimeoutError` after it, and the saga goes on.
-        Raises `SagaNotFoundError`. Hears of drivers in this process at once, and looks at the
-        store ever more slowly, at least twice a second, for those elsewhere.
+        Raises `SagaNotFoundError`, and `SagaDefinitionError` for a timeout of zero or less. Hears
+        of drivers in this process at once, and looks at the store ever more slowly, at least twice
+        a second, for those elsewhere.
         """
         return await wait_until_rest(self.engine, saga_id, timeout)
 

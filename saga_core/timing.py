@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from saga_core.awaiting import FIRST, LAST
 from saga_core.codec import decode_json, encode_json
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.records import Due, NewEntry, SagaRecord, SagaState
@@ -33,10 +34,6 @@ AT_START = "start"
 
 DEADLINE_VOID = "null"
 """The output of a DEADLINE entry that takes the deadline away."""
-
-FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-LAST = datetime(2200, 1, 1, tzinfo=UTC)
-"""Some stores count microseconds in numbers that end in the year 2255."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from saga_core.engine import SagaEngine
+from saga_core.errors import SagaDefinitionError
 from saga_core.records import SagaRecord
 from saga_core.snapshot import SagaSnapshot
 from saga_core.status import SagaStatus
@@ -23,7 +24,15 @@ async def wait_until_rest(
     saga_id: UUID,
     timeout: float | None,  # noqa: ASYNC109 - part of the public contract, in seconds
 ) -> SagaSnapshot:
-    """Return the saga once it has ended or is STUCK. Raises `TimeoutError`; the saga goes on."""
+    """Return the saga once it has ended or is STUCK. Raises `TimeoutError`; the saga goes on.
+
+    Raises `SagaDefinitionError` for a timeout that is not a number above zero.
+    """
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout > 0):
+        raise SagaDefinitionError(
+            f"timeout must be a number of seconds above zero, or None, got {timeout!r}"
+        )
 
     async def rests(record: SagaRecord) -> bool:
         return record.state.status.is_terminal or record.state.status is SagaStatus.STUCK

@@ -23,7 +23,7 @@ from saga_core import (
     SagaStore,
     StoreUnavailableError,
 )
-from saga_testing import Fault, FaultyStore
+from saga_testing import Fault, FaultyStore, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
 
@@ -184,6 +184,14 @@ async def test_wait_returns_at_the_end_and_times_out_before(
         await harness.age(saga_id, HOUR)
         await one.orchestrator.run_due()
         assert (await waiter).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), True, "5"])
+async def test_wait_refuses_a_timeout_that_is_no_time(wrong: Any) -> None:
+    one = saga(MemoryStore(), Story().step())
+    saga_id = await one.start()
+    with pytest.raises(SagaDefinitionError, match="timeout must be a number of seconds above zero"):
+        await one.orchestrator.wait(saga_id, timeout=wrong)
 
 
 async def test_snapshot_gives_typed_outputs_and_shows_a_retry_as_running(

@@ -144,3 +144,23 @@ async def test_sleeping_saga_is_paused_and_resumed_with_its_old_end(
     await harness.age(saga_id, HOUR)
     await one.orchestrator.run_due()
     assert (await one.see(saga_id)).outputs == {"step_0": {"n": 1}}
+
+
+@pytest.mark.parametrize("year", [1970, 2199])
+async def test_sleep_until_the_first_and_the_last_time_there_is(
+    store: SagaStore, year: int
+) -> None:
+    """The store holds them, so that the step is not done again and again."""
+    until = datetime(year, 1, 1, tzinfo=UTC)
+    one = saga(store, Story().step(lambda _, ctx: None if ctx.woken else Sleep(until=until)))
+    saga_id = await one.start()
+    await one.orchestrator.run_due()
+    ends = SagaStatus.COMPLETED if year == 1970 else SagaStatus.SUSPENDED
+    assert (await one.see(saga_id)).status is ends
+
+
+async def test_sleep_until_a_time_that_no_store_holds_fails_the_step(store: SagaStore) -> None:
+    never = datetime.max.replace(tzinfo=UTC)
+    one = saga(store, Story().step(lambda *_: Sleep(until=never)))
+    snapshot = await one.run()
+    assert (snapshot.status, snapshot.error_code) == (SagaStatus.COMPENSATED, "SagaDefinitionError")

@@ -57,6 +57,8 @@ class Aliased(BaseModel):
         (lambda: Sleep(timedelta(0)), SagaDefinitionError, "above zero"),
         (lambda: Sleep(until="2030-01-01"), TypeValidationError, "must be a datetime"),
         (lambda: Sleep(until=NOW.replace(tzinfo=None)), SagaDefinitionError, "no time zone"),
+        (lambda: Sleep(until=datetime.max.replace(tzinfo=UTC)), SagaDefinitionError, "1970 and"),
+        (lambda: Sleep(until=datetime.min.replace(tzinfo=UTC)), SagaDefinitionError, "1970 and"),
     ],
 )
 def test_wrong_wish_is_refused_where_it_is_made(
