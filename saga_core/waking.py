@@ -134,6 +134,7 @@ def wait_again(
             output=spec.output if forward else None,
             limits=limits,
         )
+        text = rest.encode()
     except Exception as error:
         # The step has run, as one has whose output cannot be stored.
         if forward:
@@ -142,7 +143,7 @@ def wait_again(
     if isinstance(wish, AwaitEvent):
         live.rests.models.update({event_name(model): model for model in wish.models})
     answered = live.rests.would_be_answered(rest, awaited_models(live, spec))
-    return Waits(rest.encode(), rest.waiting_for, rest.due, answered)
+    return Waits(text, rest.waiting_for, rest.due, answered)
 
 
 def _timed_out(live: LiveSaga, spec: StepSpec, rest: Rest) -> Happened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from saga_core import (
     AwaitEvent,
+    Direction,
     EntryKind,
     NotifyReason,
     PayloadError,
@@ -661,3 +662,19 @@ async def test_wait_that_cannot_be_kept_stops_the_saga_for_a_person(store: SagaS
     assert after.status is SagaStatus.STUCK
     assert "AwaitEvent's on_timeout is not a valid Number" in (after.last_error or "")
     assert (await store.find(Query())).records[0].state.waiting_for is None
+
+
+class Nameless(BaseModel):
+    saga_event_name: ClassVar[str] = "paid\x00"
+
+
+@pytest.mark.parametrize("options", [{"correlation_id": ""}, {"on_timeout": 5}, {}])
+async def test_wait_that_cannot_be_kept_is_never_rolled_back_over(
+    store: SagaStore, options: dict[str, Any]
+) -> None:
+    """The step has asked for it, so it has run: a person has to look at it."""
+    story = Story()
+    one = saga(store, story.step(), story.step(lambda *_: AwaitEvent(Nameless, **options)))
+    snapshot = await one.run()
+    assert (snapshot.status, snapshot.direction) == (SagaStatus.STUCK, Direction.FORWARD)
+    assert story.log == ["do step_0", "do step_1"]
