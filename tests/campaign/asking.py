@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from saga_core.records import NewEntry, Transition
 from saga_core.status import EntryKind, SagaStatus, SignalKind
-from tests.campaign.cast import SKIPPED
+from tests.campaign.cast import EDITED, SKIPPED
 from tests.campaign.resting import Waiting
-from tests.campaign.standing import Execution
+from tests.campaign.standing import Execution, slip_of
 
 __all__ = ["Requests"]
 
@@ -28,6 +28,7 @@ class Requests(Waiting):
         if self.ahead:
             yield "an event was taken before the saga began"
         self.event = json.loads(entry.input or "null")["n"]
+        self.edited.pop(self.position, None)  # its map has looked again
         self.go_on()
 
     def _skipped(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
@@ -71,17 +72,34 @@ class Requests(Waiting):
         self.rest = SagaStatus.FAILED
 
     def _paused(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
-        if self.rest is not None or self.paused:
+        if self.rest is not None or (self.paused and not self.repaused):
             yield f"the saga was paused while it was {self.status}, paused={self.paused}"
         if not self.waits and not self.ahead and '"at"' in (entry.output or ""):
             self.until = None  # it names a time of day, which does not move with the saga
             self.vague = True
         self.paused = True
+        self.repaused = False
 
     def _resumed(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         if not self.paused:
             yield f"the saga was resumed while it was {self.status}, and not paused"
         self.paused = False
+
+    def _input_edited(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from self.needs_forward(entry)
+        if self.status not in (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.STUCK):
+            yield f"an input was edited while the saga was {self.status}"
+        given = slip_of(entry.input)
+        if given != (EDITED + _by(entry), 0):
+            yield f"an edited input is {given}, and not the one that was given"
+        paused, ahead, until = self.paused, self.ahead, self.until
+        self.rest = None
+        self.start_anew()
+        self.edited[self.position] = given
+        self.paused = self.repaused = paused
+        if ahead:
+            self.ahead, self.waiting, self.until = True, True, until
+        self._goes_on_late()
 
     def _revived(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from ()

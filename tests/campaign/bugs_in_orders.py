@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from saga_core import decide, obeying
+from saga_core.amending import edit_requested
 from saga_core.decide import ignore_command
 from saga_core.happening import Decision
 from saga_core.pausing import pause_requested, resume_requested
@@ -71,3 +72,21 @@ def pause_of_a_driven_saga_dropped(patch: Patch) -> None:
         return replace(before, history=(*before.history, *ignored.history))
 
     patch.setattr(obeying, "_after", deaf)
+
+
+@bug("instead of what a person gave")
+def edited_input_dropped(patch: Patch) -> None:
+    def deaf(definition: Any, state: SagaState, asked: Any) -> Decision:
+        decision = edit_requested(definition, state, asked)
+        return replace(decision, state=replace(decision.state, step_input=state.step_input))
+
+    patch.setattr(vars(decide)["amending"], "edit_requested", deaf)
+
+
+@bug("two pieces of work got one idempotency key")
+def edited_input_has_the_key_of_the_old_one(patch: Patch) -> None:
+    def replayed(definition: Any, state: SagaState, asked: Any) -> Decision:
+        decision = edit_requested(definition, state, asked)
+        return replace(decision, state=replace(decision.state, generation=state.generation))
+
+    patch.setattr(vars(decide)["amending"], "edit_requested", replayed)

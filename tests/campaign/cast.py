@@ -26,6 +26,7 @@ from tests.campaign.stage import PROCESS, Stage
 
 __all__ = [
     "DEFAULT",
+    "EDITED",
     "EVENTS",
     "FIRST",
     "HOUR",
@@ -34,6 +35,7 @@ __all__ = [
     "Receipt",
     "Red",
     "Script",
+    "Slip",
     "definition",
 ]
 
@@ -44,6 +46,9 @@ FIRST = 7
 
 DEFAULT = 200_000
 """Serials of the outputs with which a step goes on that waited in vain begin here."""
+
+EDITED = 300_000
+"""What inputs say that a person gave begins here."""
 
 SKIPPED = 100_000
 """Serials of outputs that a person gave begin here."""

@@ -62,6 +62,10 @@ class Course(Forward, Backward, Requests):
             yield f"{what} ran although the saga's deadline had passed"
 
     def _given(self, began: Began) -> Iterator[str]:
+        if self.position in self.edited:
+            if (began.after, began.event) != self.edited[self.position]:
+                yield f"{began.what} was given {began.after} instead of what a person gave"
+            return
         after = FIRST if began.step == 0 else self.done[began.step - 1][1]
         if began.after != after:
             yield f"{began.what} was given {began.after} instead of the output {after} before it"

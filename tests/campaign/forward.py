@@ -41,9 +41,12 @@ class Forward(Waiting):
             else:
                 self.deadline = self.latest + self.plan.begins + wanted
             return
+        if self.lifted:
+            return  # two commands of one commit each say so
         if self.deadline is None or self.latest < self.deadline:
             yield f"the deadline was lifted at {self.latest}, it is {self.deadline}"
         self.deadline = None
+        self.lifted = True
         self.overdue = False
 
     def _completed(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
@@ -90,7 +93,7 @@ class Forward(Waiting):
 
     def _given_up(self, entry: NewEntry, last: Execution | None, *, garbled: bool) -> Iterator[str]:
         """Judge that a step failed for good; `garbled` says whether that could not be recorded."""
-        if self.step.unmappable:
+        if self.is_unmappable:
             yield from self.counted(entry, self.failed)
             return
         outcomes = (Outcome.FAIL, Outcome.FATAL, *([Outcome.GARBLED] if garbled else []))

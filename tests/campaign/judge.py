@@ -279,6 +279,7 @@ _LEAVES = {
     "compensate_step": EntryKind.COMPENSATION_REQUESTED,
     "skip_compensation": EntryKind.COMPENSATION_SKIPPED,
     "cancel": EntryKind.COMPENSATION_REQUESTED,
+    "edit_input": EntryKind.INPUT_EDITED,
     "pause": EntryKind.PAUSED,
     "resume": EntryKind.RESUMED,
     "abort": EntryKind.ABORTED,

@@ -73,6 +73,7 @@ class Deal(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    EDIT = "edit_input"
     ABORT = "abort"
     START = "start"
     """The same saga is started once more, with the same id."""
@@ -208,6 +209,7 @@ _WEIGHTS = {
     Deal.CANCEL: 1,
     Deal.PAUSE: 2,
     Deal.RESUME: 2,
+    Deal.EDIT: 2,
     Deal.ABORT: 1,
     Deal.START: 1,
 }

@@ -47,6 +47,10 @@ class Standing:
         """The latest event."""
         self.done: dict[int, tuple[str | None, int]] = {}
         """By step: its input, and the serial in its output."""
+        self.edited: dict[int, tuple[int, int]] = {}
+        """By step: the input that a person gave it."""
+        self.repaused = False
+        """Whether an edit has just left the saga paused, which is to be told anew."""
         self.doubtful: dict[int, str | None] = {}
         """Steps that may have been done, each with its input."""
         self.owed: int | None = None
@@ -76,6 +80,7 @@ class Standing:
         """When a wait is over by itself."""
         self.deadline: timedelta | None = None
         """When forward work ends, all in all."""
+        self.lifted = False
         self.overdue = False
         """Whether a person has asked for more forward work than the deadline allows."""
 
@@ -126,7 +131,12 @@ class Standing:
     def is_begun(self) -> bool:
         """Whether the step that is to be done next may have been begun."""
         exists = self.position < len(self.plan.steps)
-        return exists and not self.ahead and not self.step.unmappable
+        return exists and not self.ahead and not self.is_unmappable
+
+    @property
+    def is_unmappable(self) -> bool:
+        """Whether the step that is to be done next has no input, and will not get one."""
+        return self.step.unmappable and self.position not in self.edited
 
     @property
     def is_reversible(self) -> bool:

@@ -62,6 +62,7 @@ MET = (
     "cancel granted",
     "pause granted",
     "resume granted",
+    "edit_input granted",
     "command_ignored",
     "revived",
     "COMPLETED",

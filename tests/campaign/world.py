@@ -14,7 +14,7 @@ from saga_core import SagaStatus
 from saga_core.records import NewSaga, SagaState, Transition
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
-from tests.campaign.cast import EVENTS, FIRST, SKIPPED, Receipt, Script, definition
+from tests.campaign.cast import EDITED, EVENTS, FIRST, SKIPPED, Receipt, Script, Slip, definition
 from tests.campaign.ledger import Aged, Asked, Call, Endless, Ledger, Replied
 from tests.campaign.plan import Deal, Move, SagaPlan, WaitPlan
 from tests.campaign.stage import PROCESS, Cue, Killed, Point, Process, Stage
@@ -42,7 +42,7 @@ RESTING = (
 MENDING = {
     SagaStatus.SUSPENDED: (
         *(Deal.NOTIFY, Deal.SIGNAL, Deal.RETRY, Deal.SKIP),
-        *(Deal.CANCEL, Deal.PAUSE, Deal.RESUME),
+        *(Deal.CANCEL, Deal.PAUSE, Deal.RESUME, Deal.EDIT),
     ),
     SagaStatus.COMPENSATING: (
         *(Deal.NOTIFY, Deal.SIGNAL, Deal.SKIP_UNDO),
@@ -293,12 +293,16 @@ class World:
                 ),
             )
             return
+        if deal is Deal.EDIT and any(step.maybe for step in self.plan.steps):
+            return  # the judge follows no step that is to be undone once for each of its inputs
         # Waiting for another driver would be by the machine's clock.
         patient = state.status is not SagaStatus.RUNNING and pick % 4 < 2
         more: dict[str, Any] = {"wait": patient and deal not in (Deal.ABORT, Deal.PAUSE)}
         command: Callable[..., Coroutine[Any, Any, Any]] = getattr(person.admin, deal.value)
 
         def ask(number: int) -> Coroutine[Any, Any, Any]:
+            if deal is Deal.EDIT:
+                more["new_input"] = Slip(after=EDITED + number)
             if deal is Deal.SKIP:
                 more["mock_output"] = Receipt(serial=SKIPPED + number)
             return command(self.saga_id, actor=str(number), reason="planned", **more)
