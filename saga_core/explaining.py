@@ -8,7 +8,7 @@ from saga_core.codec import PayloadLimits, decode_json
 from saga_core.engine import SUSPECT_AFTER, is_suspect
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
-from saga_core.outputs import Outputs
+from saga_core.live import LiveSaga
 from saga_core.pausing import begins_pause
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
@@ -224,23 +224,27 @@ def _left_done(record: SagaRecord) -> str:
 
 
 def _pivot_done(record: SagaRecord, registry: Registry) -> str | None:
-    """Return the pivot's id if it is done and the saga's definition is registered here."""
-    driven = as_driven(record)
-    registration = registry.get(driven.saga_name, driven.definition_version)
-    pivot = None if registration is None else registration.definition.pivot
-    if pivot is None or pivot.step_id not in Outputs(driven.outputs):
+    """Return the pivot's id if it is done, by the definition that drives the saga from here."""
+    live = _alive(record, registry)
+    if live is None or not live.definition.is_past_pivot(live.outputs):
         return None
-    return pivot.step_id
+    pivot = live.definition.pivot
+    return None if pivot is None else pivot.step_id
 
 
 def _can_roll_back(record: SagaRecord, registry: Registry) -> bool:
     if any(Recorded.of(each) is not None for each in record.outputs):
         return _pivot_done(record, registry) is None
-    driven = as_driven(record)
-    registration = registry.get(driven.saga_name, driven.definition_version)
-    return (
-        registration is not None and begun_step(registration.definition, record.state) is not None
-    )
+    live = _alive(record, registry)
+    return live is not None and begun_step(live.definition, live.state) is not None
+
+
+def _alive(record: SagaRecord, registry: Registry) -> LiveSaga | None:
+    """Return the saga as it would be driven from here; None if it cannot be."""
+    try:
+        return bring_to_life(record, registry, PayloadLimits())
+    except (SagaDefinitionError, PayloadError):
+        return None
 
 
 def _suspicion(record: SagaRecord) -> str:

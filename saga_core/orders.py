@@ -78,7 +78,7 @@ async def rehearse(engine: SagaEngine, saga_id: UUID, order: Order) -> bool:
         if order.kind is None:
             raise held_elsewhere(saga_id)
         return True
-    live = await engine.look_at(record)
+    live = await engine.look_at(record, upcast=order.readable)
     if order.readable:
         live.read()
     decision = decide(live.definition, live.state, live.outputs, order.happened(record, live))

@@ -415,10 +415,24 @@ async def test_saga_that_an_upcaster_refuses_can_be_aborted(store: SagaStore) ->
     saga_id, old = await waiting_at_last_step(store, story)
     known = Upcaster(raises, fingerprints=(made_by(old).fingerprint,))
     new = Release(store).register(second(story), "2", {"1": known})
+    report = await new.admin.bulk("abort", name=NAME)
+    assert report.ok, "the dry run tells what the command then does"
     await new.admin.abort(saga_id, reason="given up")
     seen = await new.see(saga_id)
     assert (seen.status, seen.version_name) == (SagaStatus.FAILED, "1")
     assert [item.kind for item in seen.step_history][-1] == "aborted"
+
+
+async def test_pivot_is_known_of_a_saga_whose_old_version_is_gone(store: SagaStore) -> None:
+    story = Story()
+    before = definition(story.step(), story.step(fails()), pivot=0)
+    saga_id = await Release(store).register(before, "1").start()
+    known = Upcaster(lambda in_flight: in_flight, fingerprints=(before.fingerprint,))
+    after = definition(story.step(), story.step(), story.step(), pivot=0)
+    new = Release(store).register(after, "2", {"1": known})
+    said = await new.admin.explain(saga_id)
+    assert "its pivot 'step_0' is done, so there is no way back" in said
+    assert "compensate_step" not in said
 
 
 async def test_sagas_that_an_upcaster_refuses_hold_up_no_others(
