@@ -96,6 +96,7 @@ class Requests(Waiting):
         self.rest = None
         self.start_anew()
         self.edited[self.position] = given
+        self.ever_edited.add(self.position)
         self.paused = self.repaused = paused
         if ahead:
             self.ahead, self.waiting, self.until = True, True, until

@@ -49,6 +49,7 @@ class Standing:
         """By step: its input, and the serial in its output."""
         self.edited: dict[int, tuple[int, int]] = {}
         """By step: the input that a person gave it."""
+        self.ever_edited: set[int] = set()
         self.repaused = False
         """Whether an edit has just left the saga paused, which is to be told anew."""
         self.doubtful: dict[int, str | None] = {}
