@@ -18,7 +18,7 @@ from saga_core.happening import (
     ReturnRequested,
 )
 from saga_core.pausing import paused_entry, unpaused
-from saga_core.records import NewEntry, SagaState
+from saga_core.records import DUE_NOW, NewEntry, SagaState
 from saga_core.rollback import begun_step, maybe_entry
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START
@@ -71,7 +71,8 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
         entries += (paused_entry(edited, rest, asked.by),)
         return Decision(edited, entries, drive=False, due=None)
     if state.waiting_for == AT_START:
-        return Decision(edited, entries, drive=False, due=asked.due)
+        # Whoever was about to begin it may be lost: then it is due, and begun at its time.
+        return Decision(edited, entries, drive=False, due=asked.due or DUE_NOW)
     return go_on(replace(edited, status=SagaStatus.RUNNING, waiting_for=None), entries)
 
 

@@ -435,3 +435,30 @@ async def test_new_input_outlives_an_abort_before_the_beginning(store: SagaStore
     await one.admin.abort(saga_id)
     await one.admin.retry_step(saga_id)
     assert (await one.see(saga_id)).outputs["step_0"] == {"n": 6}
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_new_input_for_a_saga_whose_beginner_died_does_not_strand_it(
+    store: SagaStore, harness: StoreHarness, paused: bool
+) -> None:
+    story = Story()
+    one = saga(store, story.step())
+    saga_id = await one.start(delay=HOUR)
+    await harness.age(saga_id, HOUR)
+    claims = await store.claim_due(
+        "dies",
+        claim_id=uuid4(),
+        limit=1,
+        lease=HOUR,
+        only=one.orchestrator.engine.registry.claimable,
+        favour=Direction.FORWARD,
+    )
+    assert claims.records
+    await harness.age(saga_id, 2 * HOUR)
+    if paused:
+        await one.admin.pause(saga_id)
+    await one.admin.edit_input(saga_id, {"n": 5})
+    if paused:
+        await one.admin.resume(saga_id)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).outputs == {"step_0": {"n": 6}}
