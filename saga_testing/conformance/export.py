@@ -134,6 +134,16 @@ class ExportRules(Topic):
                 assert await other.count(query) == 1, query
             assert (await claim_one(other)).saga_id == new.saga_id
 
+    async def test_lists_follow_what_commits_change_in_a_restored_saga(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        record = (await store.create(leased(tags=("t",), state=state_of(error_code="A")))).record
+        async with harness.open(namespace="elsewhere") as other:
+            await other.restore(await store.export(record.saga_id))
+            await other.commit(commit_of(record, tags=("u",), state=state_of(error_code="B")))
+            queries = [Query(error_code="A"), Query(tag="t"), Query(error_code="B"), Query(tag="u")]
+            assert [await other.count(query) for query in queries] == [0, 0, 1, 1]
+
     async def test_restored_saga_holds_its_aggregate(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:

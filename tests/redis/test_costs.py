@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
+from uuid import uuid4
 
 from saga_core import SagaStatus, SagaStore
 from saga_core.records import Due, NewSaga, Query
@@ -44,6 +45,16 @@ async def test_claim_does_not_look_at_sagas_of_other_kinds(store: SagaStore, key
         assert len((await claim(store, limit=10)).records) == 1
         costs.append(sum((await commands.counted()).values()))
     assert costs[0] == costs[1]
+
+
+async def test_what_a_claim_took_is_forgotten_some_time_after_its_lease(
+    store: SagaStore, keys: Keys
+) -> None:
+    await store.create(new_saga())
+    claim_id = uuid4()
+    await claim(store, claim_id=claim_id, lease=HOUR)
+    left = timedelta(milliseconds=await keys.client.pttl(f"{keys.prefix}claim:{claim_id}"))
+    assert HOUR < left < 3 * HOUR
 
 
 async def test_claim_does_not_look_at_what_is_not_due(store: SagaStore, keys: Keys) -> None:
