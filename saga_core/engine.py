@@ -199,6 +199,9 @@ class SagaEngine:
         seen = live.seen if seen is None else seen
         if live.unwritten is not None:
             decision = replace(decision, history=(*live.unwritten.history, *decision.history))
+        used = used_up(live, decision)
+        if used:
+            consumed = tuple(dict.fromkeys((*consumed, *used)))
         transition = Transition(
             saga_id=live.saga_id,
             expected_version=live.version,
@@ -209,7 +212,7 @@ class SagaEngine:
             seen=seen,
             history=decision.history,
             signals_in=signals_in,
-            consumed=tuple(dict.fromkeys((*consumed, *used_up(live, decision)))),
+            consumed=consumed,
             tags=None if live.unwritten is None else live.unwritten.tags,
         )
         loop = asyncio.get_running_loop()

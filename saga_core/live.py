@@ -103,8 +103,9 @@ class LiveSaga:
         return decode_json(self._data, what="initial_data")
 
     def _read_events(self) -> list[Any]:
-        self._events += [decode_json(each.payload, what="event") for each in self._unread]
-        self._unread = ()
+        if self._unread:
+            self._events += [decode_json(each.payload, what="event") for each in self._unread]
+            self._unread = ()
         return self._events
 
     @property
@@ -153,9 +154,10 @@ class LiveSaga:
     def due_after(self, decision: Decision) -> Due | None:
         """Return when a driver is needed again: as was decided, or at the deadline before."""
         due = decision.due
+        if decision.drive or decision.state.status is not SagaStatus.SUSPENDED:
+            return due
         deadline_at = self.timing.following(decision.history).deadline_at
-        waits = decision.state.status is SagaStatus.SUSPENDED and not decision.drive
-        if deadline_at is None or not waits or not self._has_deadline(decision.state):
+        if deadline_at is None or not self._has_deadline(decision.state):
             return due
         if due is None:
             return Due(at=deadline_at)
@@ -175,16 +177,15 @@ class LiveSaga:
         self.signals = committed.signals
         self.seen = seen
         self.driving = decision.drive
-        self.timing = self.timing.following(decision.history)
         self.unwritten = None
         self.claimed = False
         self.due = decision.due
+        self.timing = self.timing.following(decision.history)
+        self.outputs.hear(decision.history)
         for entry in decision.history:
             if entry.kind is EntryKind.PAUSED:
                 self.pause = read_pause(entry, None)
-        self.outputs.hear(decision.history)
-        for entry in decision.history:
-            if entry.kind is EntryKind.VOIDED:
+            elif entry.kind is EntryKind.VOIDED:
                 self._values.pop(entry.step_id or "", None)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
@@ -229,6 +230,7 @@ class LiveSaga:
         """
         state = self.state
         events = self._read_events()
+        over = self.rests.over
         direction = "do" if state.direction is Direction.FORWARD or probed else "undo"
         generation = state.generation
         if probed is not None:
@@ -243,9 +245,9 @@ class LiveSaga:
             idempotency_key=f"{self.saga_id}:{spec.step_id}:{direction}:{generation}",
             fence=self.fence,
             token=token,
-            event=self.rests.latest if self.rests.over else events[-1] if events else None,
-            events=tuple(each for each in self.rests.over if each is not None),
-            waits=len(self.rests.over),
+            event=self.rests.latest if over else events[-1] if events else None,
+            events=tuple(each for each in over if each is not None) if over else (),
+            waits=len(over),
             woken=self.rests.woken,
         )
 

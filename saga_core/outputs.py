@@ -57,6 +57,8 @@ class Outputs(dict[str, Recorded]):
             recorded = Recorded.of(entry)
             if recorded is None:
                 continue
+            if entry.kind is EntryKind.COMPLETED and recorded == self.get(entry.step_id):
+                continue  # a driver has assumed it before it was on record
             at = self._asked_for(entry.step_id) if entry.kind is EntryKind.PROBED else None
             if at is None or self.things[at].recorded is self.get(entry.step_id):
                 self[entry.step_id] = recorded

@@ -118,7 +118,7 @@ class StepRunner:
             return Undecodable(failure_of(error))
         shape = spec.signature.execute
         out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
-        if isinstance(out, AwaitEvent | Sleep):
+        if isinstance(out, (AwaitEvent, Sleep)):
             return wait_again(live, spec, out, self._limits)
         try:
             output, value = spec.output.roundtrip(
@@ -151,7 +151,7 @@ class StepRunner:
         wish = await self._call(
             live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout
         )
-        if isinstance(wish, AwaitEvent | Sleep):
+        if isinstance(wish, (AwaitEvent, Sleep)):
             return wait_again(live, spec, wish, self._limits)
         return Compensated(uuid4())
 

@@ -132,7 +132,8 @@ class Rests:
 
     def applied(self, decision: Decision, consumed: Collection[str]) -> None:
         """Follow a commit of ours, and forget the events that it has used up."""
-        self._kept = [signal for signal in self._kept if signal.event_id not in consumed]
+        if consumed:
+            self._kept = [signal for signal in self._kept if signal.event_id not in consumed]
         for entry in decision.history:
             if entry.kind is EntryKind.WAITING:
                 rest = Rest.decode(entry.output or "")

@@ -108,8 +108,9 @@ class Timing:
 
     def following(self, history: Iterable[NewEntry]) -> Timing:
         """Return them after a commit: a deadline is set once, and may be made void."""
-        if any(entry.kind is EntryKind.DEADLINE for entry in history):
-            return replace(self, deadline_at=None)
+        for entry in history:
+            if entry.kind is EntryKind.DEADLINE:
+                return replace(self, deadline_at=None)
         return self
 
 

@@ -85,6 +85,8 @@ def used_up(live: LiveSaga, decision: Decision) -> tuple[str, ...]:
     if (before.step_id, before.direction) == (after.step_id, after.direction):
         return ()
     given: Sequence[StoredSignal | None] = live.rests.given
+    if not given and before.waiting_for is None:
+        return ()
     paused = live.pause if before.is_paused else None
     try:
         waits = live.rests.chain(before.waiting_for if paused is None else paused.waiting_for)

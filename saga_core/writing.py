@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from typing import TypeVar
 
 from saga_core.errors import StoreUnavailableError
@@ -52,9 +51,21 @@ async def settle(
     """
     loop = asyncio.get_running_loop()
     pause = FIRST_PAUSE
+    try:
+        answer = await write()
+    except StoreUnavailableError as error:
+        outage.unanswered(what(), error)
+        if loop.time() + pause >= until or tries == 1:
+            raise
+    else:
+        outage.answered()
+        return answer
     attempt = 1
-    with ExitStack() as stack:
+    with outage.repeating():
         while True:
+            await asyncio.sleep(pause)
+            attempt += 1
+            pause = min(pause * 2, LONGEST_PAUSE)
             try:
                 answer = await write()
                 break
@@ -62,10 +73,5 @@ async def settle(
                 outage.unanswered(what(), error)
                 if loop.time() + pause >= until or attempt == tries:
                     raise
-            if attempt == 1:
-                stack.enter_context(outage.repeating())
-            await asyncio.sleep(pause)
-            attempt += 1
-            pause = min(pause * 2, LONGEST_PAUSE)
     outage.answered()
     return answer

@@ -52,7 +52,10 @@ class MemoryTable:
 
     @property
     def _agenda(self) -> Agenda:
-        return self.data.agendas.setdefault(self.namespace, Agenda())
+        agenda = self.data.agendas.get(self.namespace)
+        if agenda is None:
+            agenda = self.data.agendas[self.namespace] = Agenda()
+        return agenda
 
     def _rows(self) -> Iterator[Row]:
         for (namespace, _), row in self.data.rows.items():
