@@ -62,7 +62,7 @@ class LiveSaga:
         self.state: SagaState = record.state
         self.version = record.version
         self.fence = record.fence
-        self._read_at = (record.now, time.monotonic())
+        self._clock = _Clock(record.now)
         self.timing = Timing()
         """When the saga is to begin and to be done."""
         self._unreadable: PayloadError | None = None
@@ -84,7 +84,7 @@ class LiveSaga:
         self.unwritten: Unwritten | None = None
         self._was_upcast = was_upcast(record)
         self.outputs = Outputs(record.outputs)
-        self.rests = Rests(record, signals, lambda: self.now)
+        self.rests = Rests(record, signals, self._clock)
         """What the current step waits for, and what has come."""
         self._limits = limits
         self._values: dict[str, Any] = {}
@@ -123,8 +123,7 @@ class LiveSaga:
     @property
     def now(self) -> datetime:
         """The store's time: what it was when the saga was read, counted on by our own clock."""
-        store, ours = self._read_at
-        return store + timedelta(seconds=time.monotonic() - ours)
+        return self._clock()
 
     @property
     def begins_at(self) -> datetime | None:
@@ -253,6 +252,19 @@ class LiveSaga:
 
     def _input_context(self, outputs: Mapping[str, Recorded]) -> InputContext:
         return input_context(self._initial_data(), outputs, self._read_events())
+
+
+class _Clock:
+    """The store's time since a saga was read. Refers to no saga, so that none is left to the gc."""
+
+    __slots__ = ("_ours", "_store")
+
+    def __init__(self, now: datetime) -> None:
+        self._store = now
+        self._ours = time.monotonic()
+
+    def __call__(self) -> datetime:
+        return self._store + timedelta(seconds=time.monotonic() - self._ours)
 
 
 def _due_of(record: SagaRecord) -> Due | None:
