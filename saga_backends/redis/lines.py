@@ -92,7 +92,9 @@ class Lines:
                         line = await self._send_group(line, group)
                     finally:
                         self._in_flight -= len(group)
+                    await asyncio.sleep(0)  # whoever was answered may call again: groups grow
         except BaseException:
+            await _drop(line)
             line = None
             raise
         finally:
