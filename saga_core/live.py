@@ -63,11 +63,12 @@ class LiveSaga:
         self.version = record.version
         self.fence = record.fence
         self._clock = _Clock(record.now)
-        self.timing = Timing()
+        self.timing = _UNTIMED
         """When the saga is to begin and to be done."""
         self._unreadable: PayloadError | None = None
         try:
-            self.timing = Timing.of(record)
+            if record.outputs:
+                self.timing = Timing.of(record)
         except PayloadError as error:
             self._unreadable = error
         self.signals = record.signals
@@ -278,6 +279,7 @@ def _pause_of(record: SagaRecord) -> Pause | None:
     return read_pause(pauses[-1], pauses[-1].at) if pauses else None
 
 
+_UNTIMED = Timing()
 _RESTING = frozenset(
     {SagaStatus.STUCK, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED}
 )
