@@ -14,7 +14,7 @@ from saga_testing import Fault, FaultyStore, MemoryStore
 from tests.behaviour.cast import Number, Story, fails, retry, saga, waits
 from tests.behaviour.test_any_moment import again
 
-SAGA = UUID(int=8)
+SAGA = UUID(int=9)  # tables are shared: test_any_moment has 7, test_waiting_any_moment 8
 
 
 async def whole_life(store: SagaStore, faulty: FaultyStore, story: Story) -> None:

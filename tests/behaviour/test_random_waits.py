@@ -18,7 +18,7 @@ from saga_core.status import Direction
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from tests.behaviour.cast import HOUR, Number, Story, retry, saga
 
-SAGA = UUID(int=7)
+SAGA = UUID(int=10)
 LEASE = timedelta(minutes=5)
 MOST_ATTEMPTS = 100
 IN_VAIN = -1
