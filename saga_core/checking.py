@@ -9,14 +9,13 @@ from saga_core.codec import PayloadLimits
 from saga_core.errors import SagaDefinitionError, SagaNotFoundError
 from saga_core.records import Query, SagaRecord
 from saga_core.registry import Registry
-from saga_core.status import SagaStatus
+from saga_core.status import ACTIVE
 from saga_core.store import SagaStore
 from saga_core.upcasting import bring_to_life
 from saga_core.versions import as_driven, was_upcast
 
 __all__ = ["CheckedDefinition", "DefinitionReport", "check_definitions"]
 
-ACTIVE = tuple(status for status in SagaStatus if not status.is_terminal)
 
 PAGE = 500
 

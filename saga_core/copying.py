@@ -15,9 +15,10 @@ from saga_core.errors import (
     SagaNotFoundError,
     SagaStateError,
 )
+from saga_core.finding import holder_of
 from saga_core.plugins import check_contract
 from saga_core.records import Query, SagaExport, SagaRecord
-from saga_core.status import SagaStatus
+from saga_core.status import ACTIVE, ENDED
 from saga_core.store import SagaStore
 
 __all__ = ["CopyConflictError", "CopyProgress", "CopyReport", "copy_sagas"]
@@ -29,9 +30,6 @@ NAMED = 100
 
 CopyProgress = Callable[[int, int], None]
 """Gets how many sagas are done, and how many there are."""
-
-_ENDED = tuple(status for status in SagaStatus if status.is_terminal)
-_IN_FLIGHT = tuple(status for status in SagaStatus if not status.is_terminal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +105,7 @@ async def copy_sagas(
     if not ended_only and not allow_held:
         await _refuse_held(source)
     copying = _Copying(source, target, allow_held=allow_held, dry_run=dry_run)
-    query = Query(statuses=_ENDED if ended_only else (), limit=PAGE)
+    query = Query(statuses=ENDED if ended_only else (), limit=PAGE)
     total = await source.count(query)
     done = 0
     if progress is not None:
@@ -227,9 +225,9 @@ class _Copying:
 
     async def _refuse_taken(self, record: SagaRecord) -> None:
         if record.state.active and record.aggregation_id is not None:
-            query = Query(aggregation_id=record.aggregation_id, statuses=_IN_FLIGHT, limit=1)
-            for holder in (await self._target.find(query)).records:
-                raise _ConflictError(_taken(record, holder.saga_id))
+            holder = await holder_of(self._target, record.aggregation_id)
+            if holder is not None:
+                raise _ConflictError(_taken(record, holder))
 
 
 class _ConflictError(Exception):
@@ -242,7 +240,7 @@ async def _refuse_held(source: SagaStore) -> None:
     first: SagaRecord | None = None
     until: datetime | None = None
     cursor: str | None = None
-    query = Query(statuses=_IN_FLIGHT, limit=PAGE)
+    query = Query(statuses=ACTIVE, limit=PAGE)
     while True:
         page = await source.find(_at(query, cursor))
         for record in page.records:

@@ -6,15 +6,16 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypedDict
+from uuid import UUID
 
 from saga_core.errors import PayloadError, QueryError
 from saga_core.names import check_label
 from saga_core.records import Query, SagaRecord
 from saga_core.snapshot import SagaSnapshot
-from saga_core.status import SagaStatus
+from saga_core.status import ACTIVE, SagaStatus
 from saga_core.store import SagaStore
 
-__all__ = ["Conditions", "SagaPage", "all_pages", "find_page", "query_of"]
+__all__ = ["Conditions", "SagaPage", "all_pages", "find_page", "holder_of", "query_of"]
 
 LARGEST_PAGE = 1000
 
@@ -165,3 +166,9 @@ def _check_duration(value: object) -> None:
             f"overdue_by must be a timedelta from zero to {LONGEST_OVERDUE.days} days, "
             f"got {value!r}"
         )
+
+
+async def holder_of(store: SagaStore, aggregation_id: str | None) -> UUID | None:
+    """Return the active saga that holds an aggregate, if one does."""
+    page = await store.find(Query(aggregation_id=aggregation_id, statuses=ACTIVE, limit=1))
+    return page.records[0].saga_id if page.records else None

@@ -14,11 +14,12 @@ from saga_core.codec import encode_json
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaError, SagaNotFoundError, SagaStateError
 from saga_core.events import TypedEvent
+from saga_core.finding import holder_of
 from saga_core.happening import EventArrived, Happened, Woken
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
 from saga_core.names import check_aggregation_id, check_label
-from saga_core.records import Query, SagaRecord, Signal
+from saga_core.records import SagaRecord, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.timing import AT_START
 from saga_core.waking import awaited_models
@@ -27,8 +28,6 @@ __all__ = ["NotifyReason", "NotifyResult", "notify", "notify_result", "signal"]
 
 MOST_EVENTS = 10_000
 """Events that one saga keeps without having used them."""
-
-_ACTIVE = tuple(status for status in SagaStatus if not status.is_terminal)
 
 
 class NotifyReason(StrEnum):
@@ -230,7 +229,7 @@ async def signal(
         event, event_type=event_type, correlation_id=correlation_id, limits=engine.limits
     )
     if saga_id is None:
-        saga_id = await _holder_of(engine, aggregation_id)
+        saga_id = await _held_by(engine, aggregation_id)
     sent = Signal(
         event_id=event_id or str(uuid4()), kind=SignalKind.TYPED_EVENT, payload=typed.encode()
     )
@@ -259,13 +258,13 @@ async def signal(
     )
 
 
-async def _holder_of(engine: SagaEngine, aggregation_id: str | None) -> UUID:
-    page = await engine.store.find(Query(aggregation_id=aggregation_id, statuses=_ACTIVE, limit=1))
-    if not page.records:
+async def _held_by(engine: SagaEngine, aggregation_id: str | None) -> UUID:
+    holder = await holder_of(engine.store, aggregation_id)
+    if holder is None:
         raise SagaNotFoundError(
             f"no active saga holds the aggregation_id {aggregation_id!r}; the event was not stored"
         )
-    return page.records[0].saga_id
+    return holder
 
 
 async def _check_room(engine: SagaEngine, record: SagaRecord) -> None:

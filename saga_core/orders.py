@@ -11,12 +11,13 @@ from saga_core.commands import Command
 from saga_core.decide import decide
 from saga_core.engine import PATIENCE, SagaEngine
 from saga_core.errors import ActiveSagaAlreadyExistsError
+from saga_core.finding import holder_of
 from saga_core.happening import Happened, Operator, RetryRequested
 from saga_core.intervention import HeldElsewhereError, held_elsewhere, intervene
 from saga_core.live import LiveSaga
 from saga_core.obeying import happening_of
-from saga_core.records import Query, Receipt, SagaRecord, Signal
-from saga_core.status import Direction, SagaStatus, SignalKind
+from saga_core.records import Receipt, SagaRecord, Signal
+from saga_core.status import Direction, SignalKind
 from saga_core.waiting import wait_until_heard
 from saga_core.writing import settle
 
@@ -83,12 +84,11 @@ async def rehearse(engine: SagaEngine, saga_id: UUID, order: Order) -> bool:
         live.read()
     decision = decide(live.definition, live.state, live.outputs, order.happened(record, live))
     if decision.state.active and not record.state.active and record.aggregation_id is not None:
-        active = tuple(status for status in SagaStatus if not status.is_terminal)
-        query = Query(aggregation_id=record.aggregation_id, statuses=active, limit=1)
-        for other in (await engine.store.find(query)).records:
+        holder = await holder_of(engine.store, record.aggregation_id)
+        if holder is not None:
             raise ActiveSagaAlreadyExistsError(
-                f"aggregate '{record.aggregation_id}' has an active saga, {other.saga_id}",
-                saga_id=other.saga_id,
+                f"aggregate '{record.aggregation_id}' has an active saga, {holder}",
+                saga_id=holder,
             )
     return False
 

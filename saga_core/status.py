@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-__all__ = ["Direction", "EntryKind", "SagaStatus", "SignalKind"]
+__all__ = ["ACTIVE", "ENDED", "Direction", "EntryKind", "SagaStatus", "SignalKind"]
 
 
 class SagaStatus(StrEnum):
@@ -31,6 +31,8 @@ class SagaStatus(StrEnum):
 
 
 _TERMINAL = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED})
+ACTIVE = tuple(status for status in SagaStatus if not status.is_terminal)
+ENDED = tuple(status for status in SagaStatus if status.is_terminal)
 
 
 class Direction(IntEnum):
