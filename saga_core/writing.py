@@ -49,29 +49,35 @@ async def settle(
     `what` names the write for the log, `outage` tells of it. `until` is a time of the running
     loop, after which the last `StoreUnavailableError` is raised; `tries` bounds the attempts.
     """
-    loop = asyncio.get_running_loop()
-    pause = FIRST_PAUSE
     try:
         answer = await write()
     except StoreUnavailableError as error:
-        outage.unanswered(what(), error)
-        if loop.time() + pause >= until or tries == 1:
-            raise
-    else:
-        outage.answered()
-        return answer
-    attempt = 1
-    with outage.repeating():
-        while True:
-            await asyncio.sleep(pause)
-            attempt += 1
-            pause = min(pause * 2, LONGEST_PAUSE)
-            try:
-                answer = await write()
-                break
-            except StoreUnavailableError as error:
-                outage.unanswered(what(), error)
-                if loop.time() + pause >= until or attempt == tries:
-                    raise
+        with outage.repeating():
+            answer = await _repeat(write, error, what, outage, until, tries)
     outage.answered()
     return answer
+
+
+async def _repeat(
+    write: Callable[[], Awaitable[T]],
+    error: StoreUnavailableError,
+    what: Callable[[], str],
+    outage: Outage,
+    until: float,
+    tries: int | None,
+) -> T:
+    """Send a write again that got this error, by growing pauses."""
+    loop = asyncio.get_running_loop()
+    pause = FIRST_PAUSE
+    attempt = 1
+    while True:
+        outage.unanswered(what(), error)
+        if loop.time() + pause >= until or attempt == tries:
+            raise error
+        await asyncio.sleep(pause)
+        attempt += 1
+        pause = min(pause * 2, LONGEST_PAUSE)
+        try:
+            return await write()
+        except StoreUnavailableError as again:
+            error = again
