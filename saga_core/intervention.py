@@ -49,16 +49,16 @@ async def intervene(
 ) -> bool:
     """Commit what follows from `happened` for a saga that nobody drives, and drive it on.
 
-    `happened` looks at the saga as it stands and returns None to leave it alone (then the answer
-    is False), or raises. Whoever changes the saga in between makes it look again. With
-    `event` is asked after `happened` for the event that is stored with the change; of a type that
-    a step awaits it is kept for it, else used up. With
-    `drive` the saga is driven in the caller's task until it ends or waits; else it is left due
-    for a worker. `sent` is the event id of a command of the same meaning that lies in the inbox:
-    it is used up with the change, or with a refusal, so that nobody obeys it once more; where a
-    driver has done so already there is nothing left to do. Unless `readable` is False, a saga
-    that cannot be decoded is refused with `SagaStateError`. Raises `HeldElsewhereError` if
-    somebody holds an unexpired lease.
+    `happened` looks at the saga as it stands and returns None to leave it alone (then the
+    answer is False), or raises. Whoever changes the saga in between makes it look again.
+    `event` is asked after `happened` for the event that is stored with the change; of a type
+    that a step awaits it is kept for it, else used up. With `drive` the saga is driven in the
+    caller's task until it ends or waits; else it is left due for a worker. `sent` is the event
+    id of a command of the same meaning that lies in the inbox: it is used up with the change,
+    or with a refusal, so that nobody obeys it once more; where a driver has done so already
+    there is nothing left to do. Unless `readable` is False, a saga that cannot be decoded is
+    refused with `SagaStateError`. Raises `HeldElsewhereError` if somebody holds an unexpired
+    lease.
     """
     loop = asyncio.get_running_loop()
     for attempt in range(TRIES):

@@ -13,10 +13,10 @@ from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
-from saga_core.happening import Decision, NextInput, Pause, Recorded
+from saga_core.happening import Decision, NextInput, Recorded
 from saga_core.mapping import input_context, map_input
 from saga_core.outputs import Outputs
-from saga_core.pausing import read_pause
+from saga_core.pausing import newest_pause
 from saga_core.records import (
     DUE_NOW,
     Committed,
@@ -76,7 +76,7 @@ class LiveSaga:
         self.driving = record.state.status not in _RESTING and not record.state.is_paused
         self.due = _due_of(record)
         """When the saga is looked at if nobody drives it on."""
-        self.pause = _pause_of(record)
+        self.pause = newest_pause(record.outputs)
         self.claimed = record.worker is not None
         """Whether the lease that it was read with is still to be given up."""
         self.trusted_until = 0.0
@@ -182,10 +182,9 @@ class LiveSaga:
         self.due = decision.due
         self.timing = self.timing.following(decision.history)
         self.outputs.hear(decision.history)
+        self.pause = newest_pause(decision.history, self.pause)
         for entry in decision.history:
-            if entry.kind is EntryKind.PAUSED:
-                self.pause = read_pause(entry, None)
-            elif entry.kind is EntryKind.VOIDED:
+            if entry.kind is EntryKind.VOIDED:
                 self._values.pop(entry.step_id or "", None)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
@@ -272,11 +271,6 @@ def _due_of(record: SagaRecord) -> Due | None:
     if record.worker is not None or record.due_at is None:
         return None
     return DUE_NOW if record.due_at <= record.now else Due(at=record.due_at)
-
-
-def _pause_of(record: SagaRecord) -> Pause | None:
-    pauses = [entry for entry in record.outputs if entry.kind is EntryKind.PAUSED]
-    return read_pause(pauses[-1], pauses[-1].at) if pauses else None
 
 
 _UNTIMED = Timing()

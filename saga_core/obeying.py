@@ -22,9 +22,9 @@ from saga_core.happening import (
     ReturnRequested,
 )
 from saga_core.live import LiveSaga
-from saga_core.pausing import read_pause
+from saga_core.pausing import newest_pause
 from saga_core.records import DUE_NOW, Due, StoredSignal
-from saga_core.status import Direction, EntryKind, SignalKind
+from saga_core.status import Direction, SignalKind
 
 __all__ = ["happening_of", "obey"]
 
@@ -46,8 +46,7 @@ def obey(live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:
 def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
     command = Command.decode(signal.payload)
     state = before.state
-    pauses = [entry for entry in before.history if entry.kind is EntryKind.PAUSED]
-    pause = read_pause(pauses[-1], None) if pauses else live.pause
+    pause = newest_pause(before.history, live.pause)
     try:
         undoes = signal.kind in (SignalKind.COMPENSATE, SignalKind.CANCEL)
         if undoes and state.direction is Direction.ROLLBACK and not state.is_paused:

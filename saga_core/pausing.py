@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,12 +11,13 @@ from saga_core.codec import decode_json, encode_json
 from saga_core.deciding import go_on, require, rest
 from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Operator, Pause, PauseRequested, ResumeRequested
-from saga_core.records import DUE_NOW, RESUME, Due, NewEntry, SagaState
+from saga_core.records import DUE_NOW, RESUME, Due, HistoryEntry, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START
 
 __all__ = [
     "begins_pause",
+    "newest_pause",
     "pause_requested",
     "paused_entry",
     "read_pause",
@@ -83,6 +85,20 @@ def begins_pause(entry: NewEntry) -> bool:
     return entry.kind is EntryKind.PAUSED and "again" not in decode_json(
         entry.output or "{}", what="pause"
     )
+
+
+def newest_pause(entries: Iterable[NewEntry], before: Pause | None = None) -> Pause | None:
+    """Return the pause that the last entry of one tells of; `before` if there is none.
+
+    The delay of an entry in the store counts from when that was written.
+    """
+    newest: NewEntry | None = None
+    for entry in entries:
+        if entry.kind is EntryKind.PAUSED:
+            newest = entry
+    if newest is None:
+        return before
+    return read_pause(newest, newest.at if isinstance(newest, HistoryEntry) else None)
 
 
 def read_pause(entry: NewEntry, at: datetime | None) -> Pause:
