@@ -100,9 +100,14 @@ class Waiting(Standing):
         return list(dict.fromkeys([timedelta(0), self.latest - self.earliest]))
 
     def answer_among(self, inbox: list[Came], *, surely: bool = False) -> Came | None:
-        """Return what ends the current wait, or may end it for one whose clock is late."""
-        late = timedelta(0) if surely else self.latest - self.earliest
-        return answers(self.waits, inbox, late=late)[-1] if self.waits else None
+        """Return what ends the current wait, or may end it for one whose clock is late.
+
+        `surely` if it ends the wait by either clock: by a late one it may be an earlier wait's.
+        """
+        if not self.waits:
+            return None
+        ends = [answers(self.waits, inbox, late=late)[-1] for late in self._lates]
+        return ends[-1] if not surely or None not in ends else None
 
     def is_early(self, began: Began) -> bool:
         """Tell whether a step is entered with an event that was there before it asked for one."""
