@@ -9,23 +9,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
-from uuid import UUID
 
-from saga_core import amending, pausing, rollback, waits
+from saga_core import amending, forward, pausing, rollback, waits
 from saga_core.deciding import (
     current_step,
-    end_as,
-    failed_entry,
-    get_stuck,
     go_on,
     request_entries,
     require,
     require_unpaused,
-    rest,
-    try_again,
     void_deadline,
 )
-from saga_core.definition import SagaDefinition, StepSpec
+from saga_core.definition import SagaDefinition
+from saga_core.ending import conclude, end, get_stuck
 from saga_core.happening import (
     WORKER_LOST,
     Aborted,
@@ -39,9 +34,7 @@ from saga_core.happening import (
     EventArrived,
     Failure,
     Happened,
-    Mapped,
     MovedToVersion,
-    NextInput,
     Operator,
     PauseRequested,
     Probed,
@@ -83,9 +76,19 @@ def decide(
     `SagaStateError`, which names the status found and those that would do, for a request that the
     state does not allow.
     """
+    decision = _decide(definition, state, outputs, happened)
+    return conclude(definition, state, outputs, decision) if decision.ends else decision
+
+
+def _decide(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    happened: Happened,
+) -> Decision:
     match happened:
         case Started(next_input, token, later):
-            begun = _begin(definition, outputs, definition.steps[0], next_input, token, ())
+            begun = forward.begin(definition, outputs, definition.steps[0], next_input, token, ())
             return begun if later is None else _put_off(begun, later)
         case StartAhead(begins_at):
             return _still_ahead(state, begins_at)
@@ -94,11 +97,11 @@ def decide(
             begins = replace(state, status=SagaStatus.RUNNING, waiting_for=None)
             return go_on(begins, (NewEntry(kind=EntryKind.BEGUN, step_id=state.step_id),))
         case DeadlinePassed(failure, token):
-            return _fail_for_good(definition, state, outputs, failure, token, ())
+            return forward.fail_for_good(definition, state, outputs, failure, token, ())
         case StepDone():
-            return _step_done(definition, state, outputs, happened)
+            return forward.step_done(definition, state, outputs, happened)
         case StepFailed():
-            return _step_failed(definition, state, outputs, happened)
+            return forward.step_failed(definition, state, outputs, happened)
         case Compensated():
             return rollback.compensated(definition, state, outputs, happened)
         case CompensationFailed():
@@ -155,31 +158,6 @@ def ignore_command(
     return Decision(state=state, history=(entry,), drive=False, due=due)
 
 
-# --- forward ------------------------------------------------------------------------------------
-
-
-def _begin(
-    definition: SagaDefinition,
-    outputs: Mapping[str, Recorded],
-    spec: StepSpec,
-    next_input: NextInput,
-    token: UUID,
-    history: tuple[NewEntry, ...],
-    generation: int = 0,
-) -> Decision:
-    at_step = SagaState(
-        status=SagaStatus.RUNNING,
-        step_id=spec.step_id,
-        step_index=spec.index,
-        step_input=next_input.text if isinstance(next_input, Mapped) else None,
-        token=token,
-        generation=generation,
-    )
-    if isinstance(next_input, Unmappable):
-        return _fail_for_good(definition, at_step, outputs, next_input.failure, token, history)
-    return go_on(at_step, history)
-
-
 def _put_off(begun: Decision, later: Due) -> Decision:
     if not begun.drive:
         return begun  # its first map has failed
@@ -190,94 +168,6 @@ def _put_off(begun: Decision, later: Due) -> Decision:
 def _still_ahead(state: SagaState, begins_at: datetime) -> Decision:
     reason = "what was sent to the saga waits until it begins"
     return ignore_command(replace(state, waiting_for=AT_START), Due(at=begins_at), reason=reason)
-
-
-def _step_done(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    done: StepDone,
-) -> Decision:
-    spec = current_step(definition, state)
-    entry = NewEntry(
-        kind=EntryKind.COMPLETED,
-        step_id=spec.step_id,
-        attempt=state.attempt + 1,
-        input=done.input,
-        output=done.output,
-        reason=done.reason,
-    )
-    return _advance(definition, state, outputs, spec, done.next_input, done.token, (entry,))
-
-
-def _advance(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    spec: StepSpec,
-    next_input: NextInput | None,
-    token: UUID,
-    entries: tuple[NewEntry, ...],
-) -> Decision:
-    if next_input is not None:
-        following = definition.steps[spec.index + 1]
-        # It never falls, so that a saga which went back uses no idempotency key again.
-        generation = state.generation
-        return _begin(definition, outputs, following, next_input, token, entries, generation)
-    finished = SagaState(
-        status=SagaStatus.COMPLETED, active=False, step_index=len(definition.steps)
-    )
-    return rest(finished, entries)
-
-
-def _step_failed(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    failed: StepFailed,
-) -> Decision:
-    spec = current_step(definition, state)
-    failure = failed.failure
-    attempt = state.attempt + 1
-    tried = replace(state, attempt=attempt)
-    delay = None
-    if failure.retryable and not failure.unrecordable:
-        delay = spec.retry_policy.delay_after(attempt, jitter=failed.jitter)
-    if delay is None:
-        return _fail_for_good(definition, tried, outputs, failure, failed.token, ())
-    waiting = replace(
-        tried,
-        status=SagaStatus.SUSPENDED if delay else SagaStatus.RUNNING,
-        waiting_for=None,
-        last_error=failure.error,
-        error_code=failure.code,
-    )
-    return try_again(waiting, failed_entry(EntryKind.RETRYING, waiting, failure), delay)
-
-
-def _fail_for_good(
-    definition: SagaDefinition,
-    state: SagaState,
-    outputs: Mapping[str, Recorded],
-    failure: Failure,
-    token: UUID,
-    history: tuple[NewEntry, ...],
-) -> Decision:
-    if definition.is_past_pivot(outputs):
-        return get_stuck(state, failure, history)
-    if failure.unrecordable and not _undone_without_output(definition, state):
-        # A rollback would skip a step that has happened, so a person has to look at it.
-        return get_stuck(state, failure, history)
-    entries = (*history, failed_entry(EntryKind.FAILED, state, failure))
-    at_fault = replace(state, last_error=failure.error, error_code=failure.code)
-    if not definition.compensate_on_failure:
-        return rest(end_as(at_fault, SagaStatus.FAILED), entries)
-    return rollback.roll_back(definition, at_fault, outputs, state.step_index, token, entries)
-
-
-def _undone_without_output(definition: SagaDefinition, state: SagaState) -> bool:
-    undoes = current_step(definition, state).undoes_maybe_done
-    return undoes and definition.compensate_on_failure
 
 
 # --- what people and events ask for -------------------------------------------------------------
@@ -297,8 +187,8 @@ def _event_arrived(
     woken = replace(state, status=SagaStatus.RUNNING, token=arrived.token, waiting_for=None)
     if isinstance(arrived.next_input, Unmappable):
         failure = arrived.next_input.failure
-        return _fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
-    return go_on(_with_input(woken, arrived.next_input), (entry,))
+        return forward.fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
+    return go_on(forward.with_input(woken, arrived.next_input), (entry,))
 
 
 def _retry_requested(
@@ -333,9 +223,9 @@ def _retry_requested(
     )
     if isinstance(asked.next_input, Unmappable):
         failure = asked.next_input.failure
-        return _fail_for_good(definition, again, outputs, failure, asked.token, entries)
+        return forward.fail_for_good(definition, again, outputs, failure, asked.token, entries)
     if asked.next_input is not None:
-        again = _with_input(again, asked.next_input)
+        again = forward.with_input(again, asked.next_input)
     return go_on(again, entries)
 
 
@@ -345,8 +235,8 @@ def _skip_requested(
     outputs: Mapping[str, Recorded],
     asked: SkipRequested,
 ) -> Decision:
-    forward = state.direction is Direction.FORWARD
-    allowed = forward and state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
+    goes_on = state.direction is Direction.FORWARD
+    allowed = goes_on and state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
     require(state, "skip_step", allowed, "SUSPENDED or STUCK, before compensation has begun")
     require_unpaused(state, "skip_step")
     spec = current_step(definition, state)
@@ -360,7 +250,7 @@ def _skip_requested(
         reason=asked.by.reason,
     )
     entries = (entry, void_deadline(asked.by)) if asked.overdue else (entry,)
-    return _advance(definition, state, outputs, spec, asked.next_input, asked.token, entries)
+    return forward.advance(definition, state, outputs, spec, asked.next_input, asked.token, entries)
 
 
 def _aborted(state: SagaState, asked: Aborted) -> Decision:
@@ -376,20 +266,12 @@ def _aborted(state: SagaState, asked: Aborted) -> Decision:
     error = "aborted" if asked.by.reason is None else f"aborted: {asked.by.reason}"
     if state.last_error is not None:
         error = f"{error} (last error: {state.last_error})"
-    ended = end_as(pausing.unpaused(state, asked.pause), SagaStatus.FAILED)
-    ended = replace(ended, last_error=error, error_code="Aborted")
-    return rest(ended, (entry,))
+    unpaused = pausing.unpaused(state, asked.pause)
+    at_fault = replace(unpaused, last_error=error, error_code="Aborted")
+    return end(at_fault, SagaStatus.FAILED, (entry,))
 
 
 # --- pieces -------------------------------------------------------------------------------------
-
-
-def _with_input(state: SagaState, mapped: Mapped) -> SagaState:
-    if mapped.text == state.step_input:
-        return state
-    # Providers refuse a known idempotency key with other parameters.
-    generation = state.generation + (1 if state.step_input is not None else 0)
-    return replace(state, step_input=mapped.text, generation=generation)
 
 
 def _suspected(state: SagaState) -> Decision:

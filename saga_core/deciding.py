@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Failure, Operator
 from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
-from saga_core.status import EntryKind, SagaStatus
-from saga_core.timing import AT_START, DEADLINE_VOID
+from saga_core.status import EntryKind
+from saga_core.timing import DEADLINE_VOID
 
 __all__ = [
     "current_step",
-    "end_as",
     "failed_entry",
-    "get_stuck",
     "go_on",
     "request_entries",
     "require",
@@ -32,28 +29,6 @@ def current_step(definition: SagaDefinition, state: SagaState) -> StepSpec:
     if state.step_id is None:
         raise SagaStateError(f"the saga is {state.status} and has no current step")
     return definition.step(state.step_id)
-
-
-def end_as(state: SagaState, status: SagaStatus) -> SagaState:
-    """Return the state of a saga that has ended.
-
-    One that has FAILED may be revived: then it counts whether it had begun.
-    """
-    unbegun = status is SagaStatus.FAILED and state.waiting_for == AT_START
-    waiting_for = AT_START if unbegun else None
-    return replace(state, status=status, active=False, token=None, waiting_for=waiting_for)
-
-
-def get_stuck(state: SagaState, failure: Failure, history: tuple[NewEntry, ...] = ()) -> Decision:
-    """Park the saga for a person."""
-    parked = replace(
-        state,
-        status=SagaStatus.STUCK,
-        last_error=failure.error,
-        error_code=failure.code,
-        waiting_for=None,
-    )
-    return rest(parked, (*history, failed_entry(EntryKind.STUCK, state, failure)))
 
 
 def failed_entry(kind: EntryKind, state: SagaState, failure: Failure) -> NewEntry:

@@ -392,3 +392,5 @@ class Decision:
     """There is work to do at once."""
     due: Due | None
     """When a driver is needed again. Now, if there is work at once; None if by itself never."""
+    ends: bool = False
+    """The saga comes to an end with it, or to a person: see `saga_core.ending`."""

@@ -8,16 +8,15 @@ from uuid import UUID
 
 from saga_core.deciding import (
     current_step,
-    end_as,
     failed_entry,
     go_on,
     request_entries,
     require,
     require_unpaused,
-    rest,
     try_again,
 )
 from saga_core.definition import SagaDefinition, StepSpec
+from saga_core.ending import end
 from saga_core.errors import SagaStateError
 from saga_core.happening import (
     WORKER_LOST,
@@ -68,13 +67,8 @@ def roll_back(
         spec = definition.step(thing.step_id)
         if thing.recorded.input is not None and spec.can_compensate:
             return go_on(_at(state, spec, token, thing.number), history)
-    undone = replace(
-        end_as(state, SagaStatus.COMPENSATED),
-        direction=Direction.ROLLBACK,
-        step_id=None,
-        step_index=0,
-    )
-    return rest(undone, history)
+    undone = replace(state, direction=Direction.ROLLBACK, step_id=None, step_index=0)
+    return end(undone, SagaStatus.COMPENSATED, history)
 
 
 def maybe_entry(state: SagaState) -> NewEntry:
@@ -185,13 +179,8 @@ def compensation_failed(
         delay = spec.compensation_retry_policy.delay_after(attempt, jitter=failed.jitter)
     if delay is None:
         entry = failed_entry(EntryKind.COMPENSATION_FAILED, tried, failure)
-        stuck = replace(
-            tried,
-            status=SagaStatus.STUCK,
-            last_error=failure.error,
-            error_code=failure.code,
-        )
-        return rest(stuck, (entry,))
+        at_fault = replace(tried, last_error=failure.error, error_code=failure.code)
+        return end(at_fault, SagaStatus.STUCK, (entry,))
     return try_again(tried, failed_entry(EntryKind.COMPENSATION_RETRYING, tried, failure), delay)
 
 

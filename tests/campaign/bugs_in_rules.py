@@ -1,4 +1,4 @@
-"""Bugs to be planted in the rules: `saga_core.decide` and the retry policies."""
+"""Bugs to be planted in the rules: `decide`, `forward`, `rollback` and the retry policies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from saga_core import FixedRetry, decide, rollback
+from saga_core import FixedRetry, decide, forward, rollback
 from saga_core.definition import SagaDefinition
 from saga_core.happening import (
     Aborted,
@@ -82,7 +82,7 @@ def compensation_skipped_after_a_retry(patch: Patch) -> None:
 
 @bug(r"the saga was left with \d failed attempts instead of 0")
 def retry_counter_not_reset(patch: Patch) -> None:
-    done = decide._step_done
+    done = forward.step_done
 
     def sticky(
         definition: SagaDefinition, state: SagaState, outputs: Any, happened: StepDone
@@ -92,7 +92,7 @@ def retry_counter_not_reset(patch: Patch) -> None:
             decision = replace(decision, state=replace(decision.state, attempt=state.attempt))
         return decision
 
-    patch.setattr(decide, "_step_done", sticky)
+    patch.setattr(forward, "step_done", sticky)
 
 
 @bug("attempt 3 of 2 was planned")
@@ -159,21 +159,21 @@ def skipped_output_dropped(patch: Patch) -> None:
 
 @bug("by its history it is FAILED")
 def rollback_that_was_not_wanted(patch: Patch) -> None:
-    fail = decide._fail_for_good
+    fail = forward.fail_for_good
 
     def eager(definition: SagaDefinition, *more: Any) -> Decision:
         return fail(dataclasses.replace(definition, compensate_on_failure=True), *more)
 
-    patch.setattr(decide, "_fail_for_good", eager)
+    patch.setattr(forward, "fail_for_good", eager)
 
 
 @bug("failed of step_.* was recorded, but nothing of the kind happened")
 def unrecordable_step_rolled_past(patch: Patch) -> None:
-    fail = decide._fail_for_good
+    fail = forward.fail_for_good
 
     def careless(
         definition: Any, state: Any, outputs: Any, failure: Failure, *more: Any
     ) -> Decision:
         return fail(definition, state, outputs, replace(failure, unrecordable=False), *more)
 
-    patch.setattr(decide, "_fail_for_good", careless)
+    patch.setattr(forward, "fail_for_good", careless)
