@@ -25,7 +25,7 @@ from saga_core.happening import (
 )
 from saga_core.intervention import intervene
 from saga_core.live import LiveSaga
-from saga_core.names import check_label
+from saga_core.names import check_label, check_saga_id
 from saga_core.orders import give, order_of, retry_order
 from saga_core.records import HistoryEntry, SagaRecord
 from saga_core.snapshot import SagaAdminSnapshot, SagaSnapshot
@@ -50,7 +50,7 @@ class SagaAdmin:
     async def get_saga(self, saga_id: UUID) -> SagaAdminSnapshot:
         """Return everything the store knows of a saga."""
         store = self._engine.store
-        record = await store.load(saga_id)
+        record = await self._load(saga_id)
         history: list[HistoryEntry] = []
         while page := await store.history(
             saga_id, after=history[-1].seq if history else 0, limit=PAGE
@@ -99,7 +99,7 @@ class SagaAdmin:
         Of the moment at which the store was read, by the store's clock, and of what is registered
         in this process. For people: its wording is no interface. Raises `SagaNotFoundError`.
         """
-        return explain(await self._engine.store.load(saga_id), self._engine.registry)
+        return explain(await self._load(saga_id), self._engine.registry)
 
     async def retry_step(
         self,
@@ -240,7 +240,7 @@ class SagaAdmin:
                 "to undo, so say why that is right"
             )
         by = _operator(actor, reason)
-        state = (await self._engine.store.load(saga_id)).state
+        state = (await self._load(saga_id)).state
         if state.direction is not Direction.ROLLBACK or state.step_id is None:
             raise SagaStateError(
                 f"skip_compensation: the saga is {state.status} and undoes nothing; it needs to be "
@@ -301,7 +301,7 @@ class SagaAdmin:
         saga on in this task, or waits for whoever does.
         """
         by = _operator(actor, reason)
-        live = await self._engine.look_at(await self._engine.store.load(saga_id))
+        live = await self._engine.look_at(await self._load(saga_id))
         step_id, text = live.state.step_id, None
         if step_id is not None and live.state.direction is Direction.FORWARD:
             step = live.definition.step(step_id)
@@ -353,6 +353,10 @@ class SagaAdmin:
         return await run_bulk(
             self._engine, bulk_order(command, by), command, query, limit, dry_run, progress
         )
+
+    async def _load(self, saga_id: UUID) -> SagaRecord:
+        check_saga_id(saga_id)
+        return await self._engine.store.load(saga_id)
 
 
 def _can_be_skipped(live: LiveSaga) -> bool:

@@ -13,6 +13,7 @@ from saga_core.errors import PayloadError, SagaStateError
 from saga_core.happening import Decision, Happened
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
+from saga_core.names import check_saga_id
 from saga_core.records import Lease, LeaseAction, SagaRecord, Signal
 from saga_core.status import SignalKind
 from saga_core.writing import to_the_end
@@ -60,6 +61,7 @@ async def intervene(
     refused with `SagaStateError`. Raises `HeldElsewhereError` if somebody holds an unexpired
     lease.
     """
+    check_saga_id(saga_id)
     loop = asyncio.get_running_loop()
     for attempt in range(TRIES):
         record = await engine.store.load(saga_id)

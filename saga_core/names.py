@@ -7,9 +7,16 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from saga_core.errors import PayloadError
+from saga_core.errors import PayloadError, SagaStateError
 
-__all__ = ["check_aggregation_id", "check_label", "check_tags", "check_trace_id", "new_saga_id"]
+__all__ = [
+    "check_aggregation_id",
+    "check_label",
+    "check_saga_id",
+    "check_tags",
+    "check_trace_id",
+    "new_saga_id",
+]
 
 MAX_CHARS = 255
 MAX_TAGS = 20
@@ -22,6 +29,13 @@ def new_saga_id() -> UUID:
     value |= 7 << 76 | secrets.randbits(12) << 64
     value |= 0b10 << 62 | secrets.randbits(62)
     return UUID(int=value)
+
+
+def check_saga_id(value: object) -> None:
+    """Refuse what is no id of a saga before any store sees it. Raises `SagaStateError`."""
+    if not isinstance(value, UUID):
+        hint = ": make it one with uuid.UUID(...)" if isinstance(value, str) else ""
+        raise SagaStateError(f"saga_id must be a uuid.UUID, got {type(value).__name__}{hint}")
 
 
 def check_aggregation_id(value: object) -> None:

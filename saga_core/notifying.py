@@ -12,16 +12,17 @@ from pydantic import BaseModel
 
 from saga_core.codec import encode_json
 from saga_core.engine import SagaEngine
-from saga_core.errors import SagaError, SagaNotFoundError, SagaStateError
-from saga_core.events import TypedEvent
+from saga_core.errors import PayloadError, SagaError, SagaNotFoundError, SagaStateError
+from saga_core.events import TypedEvent, event_models
 from saga_core.finding import holder_of
 from saga_core.happening import EventArrived, Happened, Woken
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
-from saga_core.names import check_aggregation_id, check_label
+from saga_core.names import check_aggregation_id, check_label, check_saga_id
 from saga_core.records import SagaRecord, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.timing import AT_START
+from saga_core.versions import as_driven
 from saga_core.waking import awaited_models
 
 __all__ = ["NotifyReason", "NotifyResult", "notify", "notify_result", "signal"]
@@ -221,8 +222,8 @@ async def signal(
     """Put a typed event into a saga's inbox."""
     if (saga_id is None) == (aggregation_id is None):
         raise SagaStateError("signal needs a saga_id or an aggregation_id, one of them")
-    if saga_id is not None and not isinstance(saga_id, UUID):
-        raise SagaStateError(f"saga_id must be a uuid.UUID, got {type(saga_id).__name__}")
+    if saga_id is not None:
+        check_saga_id(saga_id)
     check_aggregation_id(aggregation_id)
     check_label(event_id, "event_id")
     typed = TypedEvent.of(
@@ -234,6 +235,7 @@ async def signal(
         event_id=event_id or str(uuid4()), kind=SignalKind.TYPED_EVENT, payload=typed.encode()
     )
     record = await engine.store.load(saga_id)
+    _check_content(engine, record, typed)
     if record.signals >= MOST_EVENTS:
         await _check_room(engine, record)
     receipt = await engine.store.signal(saga_id, sent)
@@ -265,6 +267,29 @@ async def _held_by(engine: SagaEngine, aggregation_id: str | None) -> UUID:
             f"no active saga holds the aggregation_id {aggregation_id!r}; the event was not stored"
         )
     return holder
+
+
+def _check_content(engine: SagaEngine, record: SagaRecord, event: TypedEvent) -> None:
+    """Refuse an event that is no valid one of its type, as far as that is known here.
+
+    Raises `PayloadError`. Who sends events need not have registered the saga, and a type that no
+    step's code mentions may be one that a step makes on its way: these are judged by the step.
+    """
+    try:
+        definition = engine.registry.resolve(as_driven(record)).definition
+    except SagaError:
+        return
+    models = {
+        model
+        for spec in definition.steps
+        for name, model in event_models(spec.step).items()
+        if name == event.name
+    }
+    if len(models) == 1:
+        try:
+            event.read(models.pop())
+        except PayloadError as error:
+            raise PayloadError(f"{error}; it was not stored", saga_id=record.saga_id) from error
 
 
 async def _check_room(engine: SagaEngine, record: SagaRecord) -> None:

@@ -17,7 +17,13 @@ from saga_core.errors import SagaDefinitionError, SagaError, SagaStateError, Sto
 from saga_core.happening import Started
 from saga_core.live import LiveSaga
 from saga_core.mapping import first_input
-from saga_core.names import check_aggregation_id, check_tags, check_trace_id, new_saga_id
+from saga_core.names import (
+    check_aggregation_id,
+    check_saga_id,
+    check_tags,
+    check_trace_id,
+    new_saga_id,
+)
 from saga_core.notifying import NotifyReason, NotifyResult, notify, notify_result, signal
 from saga_core.observing import Observers
 from saga_core.plugins import build_hooks
@@ -149,8 +155,8 @@ class SagaOrchestrator:
         limit = check_deadline(registration.deadline if deadline is None else deadline)
         if saga_id is None:
             saga_id = new_saga_id()
-        elif not isinstance(saga_id, UUID):
-            raise SagaStateError(f"saga_id must be a uuid.UUID, got {type(saga_id).__name__}")
+        else:
+            check_saga_id(saga_id)
         data = encode_json(initial_data, what="initial_data", limits=self.engine.limits)
         first = first_input(registration.definition, data, self.engine.limits)
         blank = SagaState(status=SagaStatus.RUNNING)
@@ -265,7 +271,8 @@ class SagaOrchestrator:
         (and `correlation_id`); what waits for it already is due at once, and a worker or
         `run_due` drives it. Needs no token. Raises `SagaNotFoundError` for an unknown saga or an
         aggregate without an active one, `SagaStateError` for a saga that has ended or keeps
-        10,000 events, `TypeValidationError` for an event without a type, and `PayloadError`.
+        10,000 events, `TypeValidationError` for an event without a type, and `PayloadError`, also
+        for one that is no valid instance of a model that the saga's steps, registered here, await.
         """
         return await signal(
             self.engine,
@@ -287,6 +294,7 @@ class SagaOrchestrator:
 
     async def get_snapshot(self, saga_id: UUID) -> SagaSnapshot:
         """Return the saga as it stands. Raises `SagaNotFoundError`."""
+        check_saga_id(saga_id)
         return SagaSnapshot.of(await self.store.load(saga_id))
 
     async def wait(self, saga_id: UUID, timeout: float | None = None) -> SagaSnapshot:  # noqa: ASYNC109

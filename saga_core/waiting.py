@@ -8,6 +8,7 @@ from uuid import UUID
 
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError
+from saga_core.names import check_saga_id
 from saga_core.records import SagaRecord
 from saga_core.snapshot import SagaSnapshot
 from saga_core.status import SagaStatus
@@ -37,6 +38,7 @@ async def wait_until_rest(
     async def rests(record: SagaRecord) -> bool:
         return record.state.status.is_terminal or record.state.status is SagaStatus.STUCK
 
+    check_saga_id(saga_id)
     return SagaSnapshot.of(await _wait_until(engine, saga_id, rests, timeout))
 
 

@@ -18,6 +18,7 @@ from saga_core import (
     PayloadError,
     Query,
     SagaNotFoundError,
+    SagaOrchestrator,
     SagaStateError,
     SagaStatus,
     SagaStore,
@@ -640,11 +641,27 @@ async def test_event_without_a_type_is_refused_before_it_is_stored(store: SagaSt
     assert await inbox_of(store, saga_id) == []
 
 
+async def test_event_that_is_no_valid_one_of_its_type_is_refused(store: SagaStore) -> None:
+    one = saga(store, Story().step(), Story().step(awaits(timeout=HOUR)))
+    early = await one.start(wait=False)
+    waiting = await one.start()
+    bad = {"event": {"amount": "many"}, "event_type": "Paid", "event_id": "e"}
+    for saga_id in (early, waiting):
+        with pytest.raises(PayloadError, match=r"not a valid Paid: amount: .*it was not stored"):
+            await one.orchestrator.signal(saga_id=saga_id, **bad)
+        assert await inbox_of(store, saga_id) == []
+        again = await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7), event_id="e")
+        assert again.accepted
+        await one.orchestrator.run_due()
+        assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+
+
 async def test_event_that_is_no_valid_one_of_its_type_is_passed_over(store: SagaStore) -> None:
+    """One that was sent by somebody who does not know the saga's definition."""
     story = Story()
     one = saga(store, story.step(awaits(timeout=HOUR)))
     saga_id = await one.start()
-    send = one.orchestrator.signal
+    send = SagaOrchestrator(store=store).signal
     await send(saga_id=saga_id, event={"amount": "many"}, event_type="Paid", event_id="bad")
     await one.orchestrator.run_due()
     assert (await one.see(saga_id)).status is SagaStatus.SUSPENDED

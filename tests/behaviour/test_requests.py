@@ -272,9 +272,17 @@ async def test_request_for_an_id_that_is_no_uuid_is_an_error_of_ours(
         lambda: one.admin.compensate_step(bad),
         lambda: one.admin.skip_step(bad, {"n": 1}),
         lambda: one.admin.retry_step(bad),
+        lambda: one.orchestrator.notify_detailed(saga_id=bad, token=uuid4()),
+        lambda: one.admin.explain(bad),
+        lambda: one.admin.cancel(bad),
+        lambda: one.admin.pause(bad),
+        lambda: one.admin.resume(bad),
+        lambda: one.admin.skip_compensation(bad, reason="none"),
+        lambda: one.admin.retry_from(bad, "step_0"),
+        lambda: one.admin.edit_input(bad, {"n": 1}),
     ]
     for ask in requests:
-        with pytest.raises(SagaError):
+        with pytest.raises(SagaStateError, match=r"saga_id must be a uuid\.UUID"):
             await ask()
 
 
