@@ -18,7 +18,7 @@ from saga_core.bulk import BulkItem, BulkOutcome, BulkReport
 from saga_core.checking import CheckedDefinition, DefinitionReport
 from saga_core.codec import PayloadLimits
 from saga_core.copying import CopyConflictError, CopyProgress, CopyReport, copy_sagas
-from saga_core.definition import InputContext, SagaDefinition, StepRef
+from saga_core.definition import HookContext, InputContext, SagaDefinition, StepRef
 from saga_core.engine import SagaEngine
 from saga_core.errors import (
     ActiveSagaAlreadyExistsError,
@@ -43,6 +43,7 @@ from saga_core.hookspecs import Capability, ObservedEvent, hookimpl
 from saga_core.notifying import NotifyReason, NotifyResult
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.plugins import BackendInfo, available_backends, open_store
+from saga_core.publishing import Message, Published, Publisher, PublishStep
 from saga_core.records import Query
 from saga_core.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
 from saga_core.snapshot import HistoryItem, SagaAdminSnapshot, SagaSnapshot
@@ -74,7 +75,9 @@ __all__ = [
     "ExponentialRetry",
     "FixedRetry",
     "HistoryItem",
+    "HookContext",
     "InputContext",
+    "Message",
     "MissingDriverError",
     "NoRetry",
     "NonRetryableError",
@@ -83,6 +86,9 @@ __all__ = [
     "ObservedEvent",
     "PayloadError",
     "PayloadLimits",
+    "PublishStep",
+    "Published",
+    "Publisher",
     "Query",
     "QueryError",
     "RetryPolicy",

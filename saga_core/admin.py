@@ -145,6 +145,8 @@ class SagaAdmin:
             what = f"mock_output for step '{step.step_id}'"
             if not _can_be_skipped(live):
                 return SkipRequested(by, "null", uuid4(), None)
+            if step.hook is not None:
+                return SkipRequested(by, "null", uuid4(), live.input_after(step))
             output, value = step.output.roundtrip(
                 mock_output, what=what, limits=self._engine.limits
             )
@@ -303,7 +305,11 @@ class SagaAdmin:
         by = _operator(actor, reason)
         live = await self._engine.look_at(await self._load(saga_id))
         step_id, text = live.state.step_id, None
-        if step_id is not None and live.state.direction is Direction.FORWARD:
+        if (
+            step_id is not None
+            and live.state.direction is Direction.FORWARD
+            and not (live.state.in_hook)
+        ):
             step = live.definition.step(step_id)
             what = f"new_input for step '{step_id}'"
             text, _ = step.input.roundtrip(new_input, what=what, limits=self._engine.limits)
@@ -325,7 +331,7 @@ class SagaAdmin:
         The call returns once the command is stored, with `wait=True` once it took effect.
         """
         order = order_of(SignalKind.ABORT, _operator(actor, reason), readable=False)
-        await give(self._engine, saga_id, order, wait=wait)
+        await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
     async def bulk(
         self,

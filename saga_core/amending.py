@@ -36,6 +36,11 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
     moves = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.STUCK)
     allowed = moves and state.direction is Direction.FORWARD
     require(state, "edit_input", allowed, f"RUNNING, SUSPENDED or STUCK, {_BEFORE}")
+    if state.in_hook:
+        raise SagaStateError(
+            f"edit_input: the saga is {state.status} in its hook {state.step_id}, whose input is "
+            "computed once"
+        )
     if state.step_id != asked.step_id:
         raise SagaStateError(
             f"edit_input: the saga is {state.status} and has come to step '{state.step_id}'; the "

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from saga_core.annotations import fits, hints_of, members, name_of
+from saga_core.annotations import name_of
 from saga_core.codec import PayloadCodec
 from saga_core.definition import CompensateWhen, InputContext, SagaDefinition, StepRef, StepSpec
 from saga_core.errors import SagaDefinitionError, TypeValidationError
-from saga_core.retry import NoRetry, RetryPolicy
+from saga_core.fitting import check_map, checked_policy, checked_timeout, signature_of
+from saga_core.hooking import HookBuilder
+from saga_core.retry import RetryPolicy
+from saga_core.status import Hook
 from saga_core.step import BaseStep, StepSignature
 
 __all__ = ["SagaBuilder"]
@@ -24,11 +24,12 @@ Out = TypeVar("Out")
 _STEP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-class SagaBuilder:
+class SagaBuilder(HookBuilder):
     """Collects the steps of a saga. They run in the order in which they were added."""
 
     def __init__(self, *, compensate_on_failure: bool = True) -> None:
         """Without `compensate_on_failure` a saga that fails ends as FAILED, nothing undone."""
+        super().__init__()
         self._compensate_on_failure = compensate_on_failure
         self._steps: dict[str, StepSpec] = {}
 
@@ -60,24 +61,8 @@ class SagaBuilder:
         """
         number = len(self._steps)
         step_id = self._checked_id(step_id, number)
-        if isinstance(step, type):
-            raise SagaDefinitionError(
-                f"step '{step_id}': got the class {step.__name__}; pass an instance, "
-                f"step={step.__name__}()"
-            )
-        if not isinstance(step, BaseStep):
-            raise SagaDefinitionError(
-                f"step '{step_id}': step must be a BaseStep, got {type(step).__name__}"
-            )
+        signature = signature_of(step, f"step '{step_id}'")
         where = f"step '{step_id}' ({type(step).__name__})"
-        signature = type(step).__saga_signature__
-        if signature is None:
-            raise SagaDefinitionError(
-                f"{where}: its types are still open; give them in a subclass, like "
-                f"`class My{type(step).__name__}({type(step).__name__}[Input, Output])`"
-                if hasattr(step, "execute")
-                else f"{where}: its class has no execute method"
-            )
         references = self._checked_references(depends_on, where)
         spec = StepSpec(
             step_id=step_id,
@@ -86,12 +71,12 @@ class SagaBuilder:
             signature=signature,
             input_map=input_map,
             depends_on=tuple(reference.step_id for reference in references),
-            timeout=_checked_timeout(timeout, "timeout", where),
-            retry_policy=_checked_policy(retry_policy, "retry_policy", where),
-            compensation_timeout=_checked_timeout(
+            timeout=checked_timeout(timeout, "timeout", where),
+            retry_policy=checked_policy(retry_policy, "retry_policy", where),
+            compensation_timeout=checked_timeout(
                 compensation_timeout, "compensation_timeout", where
             ),
-            compensation_retry_policy=_checked_policy(
+            compensation_retry_policy=checked_policy(
                 compensation_retry_policy, "compensation_retry_policy", where
             ),
             compensate_when=_checked_compensate_when(compensate_when, signature, where),
@@ -100,7 +85,7 @@ class SagaBuilder:
             output=PayloadCodec(signature.output_type, what=f"{where}, output"),
         )
         arguments = [reference.output_type for reference in references] or [InputContext]
-        _check_map(input_map, arguments, signature.input_type, where)
+        check_map(input_map, arguments, signature.input_type, where)
         self._steps[step_id] = spec
         return StepRef(step_id, signature.output_type, self, spec.output)
 
@@ -111,7 +96,9 @@ class SagaBuilder:
         """
         if not self._steps:
             raise SagaDefinitionError("the saga has no steps: call add_step before build")
-        return SagaDefinition(tuple(self._steps.values()), self._compensate_on_failure)
+        return SagaDefinition(
+            tuple(self._steps.values()), self._compensate_on_failure, tuple(self._hooks())
+        )
 
     def _checked_id(self, step_id: str | None, number: int) -> str:
         if step_id is None:
@@ -120,6 +107,10 @@ class SagaBuilder:
             raise SagaDefinitionError(
                 f"step_id {step_id!r} is not valid: use 1 to 64 letters, digits, '_', '.' or '-', "
                 "beginning with a letter or digit"
+            )
+        if step_id in tuple(Hook):
+            raise SagaDefinitionError(
+                f"step_id '{step_id}' is the name of a hook: give the step another one"
             )
         if step_id in self._steps:
             raise SagaDefinitionError(
@@ -170,18 +161,6 @@ class SagaBuilder:
         return tuple(references)
 
 
-def _checked_timeout(value: timedelta | None, name: str, where: str) -> timedelta | None:
-    if value is None:
-        return None
-    if not isinstance(value, timedelta):
-        raise SagaDefinitionError(
-            f"{where}: {name} must be a timedelta, got {type(value).__name__}"
-        )
-    if value <= timedelta(0):
-        raise SagaDefinitionError(f"{where}: {name} must be above zero, got {value}")
-    return value
-
-
 def _checked_compensate_when(
     value: CompensateWhen, signature: StepSignature, where: str
 ) -> CompensateWhen:
@@ -203,78 +182,3 @@ def _checked_compensate_when(
             f"annotate compensate's `out: {kind} | None` and let it undo without one"
         )
     return value
-
-
-def _checked_policy(value: RetryPolicy | None, name: str, where: str) -> RetryPolicy:
-    if value is None:
-        return NoRetry()
-    if not isinstance(value, RetryPolicy):
-        raise SagaDefinitionError(
-            f"{where}: {name} must be a RetryPolicy such as FixedRetry(...), got "
-            f"{type(value).__name__}"
-        )
-    return value
-
-
-def _check_map(
-    input_map: Callable[..., Any], arguments: Sequence[Any], result: Any, where: str
-) -> None:
-    """Compare a map's annotations with what it will get and what the step needs."""
-    if not callable(input_map):
-        raise SagaDefinitionError(
-            f"{where}: input_map must be callable, got {type(input_map).__name__}"
-        )
-    function = _underlying(input_map)
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise SagaDefinitionError(f"{where}: input_map must be a plain function, not async")
-    try:
-        parameters = [
-            parameter
-            for parameter in inspect.signature(input_map).parameters.values()
-            if parameter.kind
-            in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        ]
-        inspect.signature(input_map).bind(*arguments)
-    except TypeError as error:
-        raise SagaDefinitionError(
-            f"{where}: input_map is called with {len(arguments)} argument(s) "
-            f"({', '.join(map(name_of, arguments))}), which does not fit: {error}"
-        ) from None
-    except ValueError:  # a builtin without a signature
-        return
-    hints = _hints(function)
-    for parameter, given in zip(parameters, arguments, strict=False):
-        taken = hints.get(parameter.name, Any)
-        if not fits(given, taken):
-            raise SagaDefinitionError(
-                f"{where}: input_map takes '{parameter.name}: {name_of(taken)}', but it will get "
-                f"{name_of(given)}"
-            )
-    returned = hints.get("return", Any)
-    if not all(_is_mapping(one) or fits(one, result) for one in members(returned)):
-        raise SagaDefinitionError(
-            f"{where}: input_map returns {name_of(returned)}, but the step needs {name_of(result)}"
-        )
-
-
-def _is_mapping(kind: Any) -> bool:
-    """Tell whether it is a mapping, which is validated into the step's type when it is there."""
-    origin = typing.get_origin(kind) or kind
-    return isinstance(origin, type) and issubclass(origin, Mapping)
-
-
-def _underlying(function: Any) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function) and not isinstance(function, type):
-        return type(function).__call__
-    return function
-
-
-def _hints(function: Any) -> dict[str, Any]:
-    if isinstance(function, type):
-        return {"return": function}
-    try:
-        return hints_of(function)
-    except Exception:
-        return {}  # types known to a type checker only

@@ -20,7 +20,7 @@ from saga_core.deciding import (
     void_deadline,
 )
 from saga_core.definition import SagaDefinition
-from saga_core.ending import conclude, end, get_stuck
+from saga_core.ending import Unwound, conclude, end, get_stuck, instead_of_hook
 from saga_core.happening import (
     WORKER_LOST,
     Aborted,
@@ -76,8 +76,17 @@ def decide(
     `SagaStateError`, which names the status found and those that would do, for a request that the
     state does not allow.
     """
+    if state.is_ending:
+        instead = instead_of_hook(definition, state, outputs, happened)
+        if isinstance(instead, Unwound):
+            decision = decide(definition, instead.state, instead.outputs, happened)
+            return replace(decision, history=(*instead.entries, *decision.history))
+        if instead is not None:
+            return instead
     decision = _decide(definition, state, outputs, happened)
-    return conclude(definition, state, outputs, decision) if decision.ends else decision
+    if not decision.ends:
+        return decision
+    return conclude(definition, state, outputs, decision, getattr(happened, "token", None))
 
 
 def _decide(
@@ -88,7 +97,7 @@ def _decide(
 ) -> Decision:
     match happened:
         case Started(next_input, token, later):
-            begun = forward.begin(definition, outputs, definition.steps[0], next_input, token, ())
+            begun = forward.start(definition, outputs, next_input, token)
             return begun if later is None else _put_off(begun, later)
         case StartAhead(begins_at):
             return _still_ahead(state, begins_at)
@@ -185,6 +194,8 @@ def _event_arrived(
         kind=EntryKind.EVENT, step_id=state.step_id, attempt=state.attempt, input=arrived.event
     )
     woken = replace(state, status=SagaStatus.RUNNING, token=arrived.token, waiting_for=None)
+    if state.in_hook:
+        return go_on(woken, (entry,))  # its input is computed once
     if isinstance(arrived.next_input, Unmappable):
         failure = arrived.next_input.failure
         return forward.fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
@@ -240,6 +251,17 @@ def _skip_requested(
     require(state, "skip_step", allowed, "SUSPENDED or STUCK, before compensation has begun")
     require_unpaused(state, "skip_step")
     spec = current_step(definition, state)
+    if spec.hook is not None:
+        skipped = NewEntry(
+            kind=EntryKind.HOOK_SKIPPED,
+            step_id=spec.step_id,
+            attempt=state.attempt,
+            input=state.step_input,
+            actor=asked.by.actor,
+            reason=asked.by.reason,
+        )
+        following = asked.next_input
+        return forward.past_hook(definition, state, outputs, following, asked.token, skipped)
     entry = NewEntry(
         kind=EntryKind.SKIPPED,
         step_id=spec.step_id,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
 
 from pydantic import PydanticUserError
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -19,10 +20,12 @@ from pydantic.json_schema import PydanticJsonSchemaWarning
 from saga_core.codec import PayloadCodec, decode_json, encode_json
 from saga_core.errors import SagaDefinitionError, SagaStateError
 from saga_core.retry import RetryPolicy
+from saga_core.status import Hook, SagaStatus
 from saga_core.step import BaseStep, StepSignature
 
 __all__ = [
     "CompensateWhen",
+    "HookContext",
     "InputContext",
     "OutputTexts",
     "SagaDefinition",
@@ -123,6 +126,23 @@ class InputContext:
 
 
 @dataclass(frozen=True)
+class HookContext(InputContext):
+    """What the input map of a hook sees: the saga, what it has done, and how it ends."""
+
+    saga_id: UUID = field(kw_only=True)
+    saga_name: str = field(kw_only=True)
+    aggregation_id: str | None = field(kw_only=True, default=None)
+    status: SagaStatus = field(kw_only=True)
+    """How it is about to end: COMPLETED, COMPENSATED, FAILED or STUCK; RUNNING at its start."""
+    step_id: str | None = field(kw_only=True, default=None)
+    """Where it stands: the step that it is FAILED or STUCK at; None where all is done or undone."""
+    error: str | None = field(kw_only=True, default=None)
+    """What it failed of, if it did; also of a saga that is COMPENSATED."""
+    error_code: str | None = field(kw_only=True, default=None)
+    """The exception's type name, or `Aborted`."""
+
+
+@dataclass(frozen=True)
 class StepSpec:
     """A step in its place in a saga."""
 
@@ -142,6 +162,9 @@ class StepSpec:
     pivot: bool = False
     """Once it is done, the saga is not rolled back any more."""
 
+    hook: Hook | None = None
+    """Which hook it is, if it is one."""
+
     @property
     def undoes_maybe_done(self) -> bool:
         """Whether it is undone too when it was begun and nobody knows that it was not done."""
@@ -158,19 +181,25 @@ class SagaDefinition:
 
     steps: tuple[StepSpec, ...]
     compensate_on_failure: bool = True
+    hooks: tuple[StepSpec, ...] = ()
+    """What runs at its start and before its ends are recorded."""
 
     @cached_property
     def _by_id(self) -> dict[str, StepSpec]:
-        return {spec.step_id: spec for spec in self.steps}
+        return {spec.step_id: spec for spec in (*self.steps, *self.hooks)}
 
     def step(self, step_id: str) -> StepSpec:
-        """Return a step. Raises `SagaDefinitionError` for an unknown id."""
+        """Return a step or a hook. Raises `SagaDefinitionError` for an unknown id."""
         spec = self._by_id.get(step_id)
         if spec is None:
             raise SagaDefinitionError(
                 f"the saga has no step '{step_id}'; its steps: {', '.join(self._by_id)}"
             )
         return spec
+
+    def hook(self, hook: Hook) -> StepSpec | None:
+        """Return a hook, if the saga has it."""
+        return self._by_id.get(hook) if self.hooks else None
 
     @cached_property
     def pivot(self) -> StepSpec | None:
@@ -188,6 +217,7 @@ class SagaDefinition:
         Equal across processes and Python versions; descriptions and titles do not count.
         """
         parts = [f"{spec.step_id}:{_schema_hash(spec)}" for spec in self.steps]
+        parts += [f"{_HOOK}{spec.step_id}:{_schema_hash(spec)}" for spec in self.hooks]
         text = ",".join(parts)
         if len(text) <= MAX_FINGERPRINT:
             return text
@@ -201,20 +231,31 @@ class SagaDefinition:
             return [f"its {len(self.steps)} steps or their types are not those it was started with"]
         before = dict(part.rsplit(":", 1) for part in stored.split(",") if ":" in part)
         now = dict(part.rsplit(":", 1) for part in self.fingerprint.split(","))
-        found = [f"step '{step_id}' is gone" for step_id in before if step_id not in now]
+        found = [f"{_told(step_id)} is gone" for step_id in before if step_id not in now]
         previous: str | None = None
         for step_id in now:
-            if step_id not in before:
+            if step_id.startswith(_HOOK) and step_id not in before:
+                found.append(f"{_told(step_id)} was added")
+            elif step_id not in before:
                 where = "at the beginning" if previous is None else f"after '{previous}'"
                 found.append(f"step '{step_id}' was added {where}")
             elif before[step_id] != now[step_id]:
-                found.append(f"the input or output schema of step '{step_id}' has changed")
+                found.append(f"the input or output schema of {_told(step_id)} has changed")
             previous = step_id
         kept_before = [step_id for step_id in before if step_id in now]
         kept_now = [step_id for step_id in now if step_id in before]
         if kept_before != kept_now:
             found.append(f"the order of the steps has changed from {kept_before} to {kept_now}")
         return found or ["its steps are not those it was started with"]
+
+
+_HOOK = "@"
+"""Stands before the ids of hooks in a fingerprint; no step's id begins with it."""
+
+
+def _told(step_id: str) -> str:
+    hook = step_id.startswith(_HOOK)
+    return f"hook '{step_id.removeprefix(_HOOK)}'" if hook else f"step '{step_id}'"
 
 
 def _schema_hash(spec: StepSpec) -> str:

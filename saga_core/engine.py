@@ -59,6 +59,7 @@ from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
 from saga_core.upcasting import bring_to_life
 from saga_core.waking import is_answered, used_up
+from saga_core.watching import Watchers
 from saga_core.writing import settle, to_the_end
 
 __all__ = ["SUSPECT_AFTER", "SagaEngine", "is_suspect"]
@@ -102,7 +103,7 @@ class SagaEngine:
         )
         self._suspect: UUID | None = None
         self._refusals = Refusals(longest=execution_lease / 3)
-        self._changed: dict[UUID, set[asyncio.Event]] = {}
+        self.watchers = Watchers()
         self._hearing: set[asyncio.Task[None]] = set()
 
     # --- driving --------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class SagaEngine:
             raise
         finally:
             self._keeper.drop(live)
-            self._announce(live.saga_id)
+            self.watchers.announce(live.saga_id)
 
     async def commit(
         self,
@@ -194,6 +195,8 @@ class SagaEngine:
         By default the lease is kept while there is work, else released. A lost answer is settled
         by sending the same commit again.
         """
+        if decision.drive and decision.state.step_input is None:
+            decision = live.with_hook_input(decision)
         if lease is None:
             lease = LeaseAction.KEEP if decision.drive else LeaseAction.RELEASE
         seen = live.seen if seen is None else seen
@@ -236,7 +239,7 @@ class SagaEngine:
         live.applied(decision, committed, seen=seen + len(signals_in))
         self._observers.committed(live, decision)
         if not decision.drive:
-            self._announce(live.saga_id)
+            self.watchers.announce(live.saga_id)
         if decision.drive and not committed.held:
             raise TakenOverError(
                 f"saga {live.saga_id}: committed, but somebody else has taken it over since",
@@ -422,7 +425,8 @@ class SagaEngine:
                 times = times + 1 if entry.kind is EntryKind.SUSPECTED else 0
             after = page[-1].seq
         if times >= live.registration.max_crashes:
-            await to_the_end(self.commit(live, self._decide(live, WorkerLost(times))))
+            lost = self._decide(live, WorkerLost(times))
+            await to_the_end(self.commit(live, lost, lease=LeaseAction.RELEASE))
             return False
         await to_the_end(self.commit(live, self._decide(live, Suspected())))
         return True
@@ -455,7 +459,8 @@ class SagaEngine:
             live.read()
         except PayloadError as error:
             stuck = self._decide(live, Undecodable(failure_of(error)))
-            await to_the_end(self.commit(live, stuck, seen=record.signals))
+            release = LeaseAction.RELEASE  # also where a hook is to be run
+            await to_the_end(self.commit(live, stuck, lease=release, seen=record.signals))
             return None
         return live
 
@@ -498,22 +503,3 @@ class SagaEngine:
     async def release_new(self, saga_id: UUID) -> None:
         """Release a saga that we may have created with a lease of ours, due now."""
         await to_the_end(self.store.release(self.worker, [Held(saga_id, 1)], delay=timedelta(0)))
-
-    # --- watching -------------------------------------------------------------------------------
-
-    def watch(self, saga_id: UUID) -> asyncio.Event:
-        """Return an event that is set whenever a driver of ours leaves the saga."""
-        event = asyncio.Event()
-        self._changed.setdefault(saga_id, set()).add(event)
-        return event
-
-    def unwatch(self, saga_id: UUID, event: asyncio.Event) -> None:
-        watchers = self._changed.get(saga_id)
-        if watchers is not None:
-            watchers.discard(event)
-            if not watchers:
-                del self._changed[saga_id]
-
-    def _announce(self, saga_id: UUID) -> None:
-        for event in self._changed.get(saga_id, ()):
-            event.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.engine import SUSPECT_AFTER, is_suspect
@@ -10,6 +10,7 @@ from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
 from saga_core.live import LiveSaga
 from saga_core.pausing import begins_pause
+from saga_core.pending import pending_end
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.resting import EVENT, SLEEP
@@ -18,11 +19,9 @@ from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, Timing, deadline_applies
 from saga_core.upcasting import bring_to_life
 from saga_core.versions import as_driven
+from saga_core.wording import short, time, times, when
 
 __all__ = ["explain"]
-
-LONGEST_ERROR = 300
-"""Characters of an error that a sentence bears; the snapshot has all of it."""
 
 
 def explain(record: SagaRecord, registry: Registry) -> str:
@@ -42,7 +41,7 @@ def explain(record: SagaRecord, registry: Registry) -> str:
         said = _due(record, registry)
     else:
         said = _waits(record, registry)
-    return f"Saga {record.saga_id} {said}{_deadline(record, registry)}."
+    return f"Saga {record.saga_id} {said}{_comes_to(record)}{_deadline(record, registry)}."
 
 
 # --- each situation ------------------------------------------------------------------------------
@@ -50,7 +49,7 @@ def explain(record: SagaRecord, registry: Registry) -> str:
 
 def _ended(record: SagaRecord, registry: Registry) -> str:
     state = record.state
-    said = f"ended as {state.status}, last changed at {_time(record.updated_at)}"
+    said = f"ended as {state.status}, last changed at {time(record.updated_at)}"
     if state.status is SagaStatus.COMPLETED:
         return f"{said}: all its steps are done"
     if state.status is SagaStatus.COMPENSATED:
@@ -71,7 +70,7 @@ def _ended(record: SagaRecord, registry: Registry) -> str:
 def _held(record: SagaRecord) -> str:
     said = (
         f"is {record.state.status}: worker {record.worker} drives it, at {_attempt(record)}, "
-        f"and holds its lease until {_when(record, record.due_at)}"
+        f"and holds its lease until {when(record, record.due_at)}"
     )
     return said + _suspicion(record)
 
@@ -79,7 +78,7 @@ def _held(record: SagaRecord) -> str:
 def _expired(record: SagaRecord, registry: Registry) -> str:
     said = (
         f"is {record.state.status} at {_attempt(record)}: the lease of worker {record.worker} "
-        f"ended at {_when(record, record.due_at)} and nobody has taken the saga over"
+        f"ended at {when(record, record.due_at)} and nobody has taken the saga over"
     )
     return said + _suspicion(record) + _next_driver(record, registry)
 
@@ -87,13 +86,14 @@ def _expired(record: SagaRecord, registry: Registry) -> str:
 def _stuck(record: SagaRecord, registry: Registry) -> str:
     back = record.state.direction is Direction.ROLLBACK
     ways = ["retry_step", "skip_compensation"] if back else ["retry_step", "skip_step"]
-    pivot = _pivot_done(record, registry)
-    if _can_roll_back(record, registry):
+    ending = record.state.is_ending
+    pivot = None if ending else _pivot_done(record, registry)
+    if not ending and _can_roll_back(record, registry):
         ways.append("compensate_step")
     ways.append("abort")
     said = (
         f"is STUCK at {_work(record)}{_last_error(record)}, last changed at "
-        f"{_time(record.updated_at)}"
+        f"{time(record.updated_at)}"
     )
     if record.due_at is not None:
         said += ", and due to hear what was sent to it"
@@ -114,8 +114,8 @@ def _paused(record: SagaRecord, registry: Registry) -> str:
     if pauses:
         pause = pauses[-1]
         by = "" if pause.actor is None else f" by '{pause.actor}'"
-        why = "" if pause.reason is None else f" because of {_short(pause.reason)}"
-        said += f" since {_time(pause.at)}{by}{why}"
+        why = "" if pause.reason is None else f" because of {short(pause.reason)}"
+        said += f" since {time(pause.at)}{by}{why}"
     if record.state.attempt:
         said += _last_error(record)
     if record.worker is not None:
@@ -132,10 +132,10 @@ def _paused(record: SagaRecord, registry: Registry) -> str:
 def _due(record: SagaRecord, registry: Registry) -> str:
     begins_at = _begins_at(record)
     if begins_at is not None and begins_at > record.now:
-        said = f"has not begun: it is to begin at {_when(record, begins_at)}, and due to be looked"
+        said = f"has not begun: it is to begin at {when(record, begins_at)}, and due to be looked"
         return f"{said} at before{_next_driver(record, registry)}"
     said = (
-        f"is {record.state.status} and due since {_when(record, record.due_at)} for "
+        f"is {record.state.status} and due since {when(record, record.due_at)} for "
         f"{_attempt(record)}{_cause(record)}"
     )
     return said + _suspicion(record) + _next_driver(record, registry)
@@ -143,7 +143,7 @@ def _due(record: SagaRecord, registry: Registry) -> str:
 
 def _waits(record: SagaRecord, registry: Registry) -> str:
     state = record.state
-    until = "" if record.due_at is None else _when(record, record.due_at)
+    until = "" if record.due_at is None else when(record, record.due_at)
     back = state.direction is Direction.ROLLBACK
     if state.waiting_for == AT_START:
         gap = _gap(record, registry)
@@ -187,8 +187,26 @@ def _thing(waiting_for: str) -> str:
 # --- pieces --------------------------------------------------------------------------------------
 
 
+def _comes_to(record: SagaRecord) -> str:
+    """Say how a saga ends once the hook that it is in is over."""
+    try:
+        pending = pending_end(record)
+    except PayloadError:
+        return "; how it is to end cannot be read"
+    if pending is None:
+        return ""
+    where = ""
+    if pending.state.status is SagaStatus.STUCK:
+        where = f" at step '{pending.state.step_id}'"
+        if pending.outer is not None:
+            where = f" in its hook '{pending.outer.hook}'"
+    return f"; it has come to its end, and is {pending.state.status}{where} once the hook is over"
+
+
 def _work(record: SagaRecord) -> str:
     state = record.state
+    if state.in_hook:
+        return f"hook '{state.step_id}'"
     step = f"step '{state.step_id}'"
     return f"undoing {step}" if state.direction is Direction.ROLLBACK else step
 
@@ -204,15 +222,15 @@ def _cause(record: SagaRecord) -> str:
         return ""
     if state.direction is Direction.ROLLBACK:
         # The record keeps what the saga failed of; what the compensation did is in the history.
-        return f", after {_times(state.attempt, 'failed attempt')}"
+        return f", after {times(state.attempt, 'failed attempt')}"
     if state.last_error is None or state.error_code == WORKER_LOST:
         return ""
-    return f", because attempt {state.attempt} failed with {_short(state.last_error)}"
+    return f", because attempt {state.attempt} failed with {short(state.last_error)}"
 
 
 def _last_error(record: SagaRecord) -> str:
     error = record.state.last_error
-    return "" if error is None else f", with the last error {_short(error)}"
+    return "" if error is None else f", with the last error {short(error)}"
 
 
 def _left_done(record: SagaRecord) -> str:
@@ -251,7 +269,7 @@ def _suspicion(record: SagaRecord) -> str:
     if not is_suspect(record):
         return ""
     if record.reclaims >= SUSPECT_AFTER:
-        lost = f"it was taken over {_times(record.reclaims, 'time')} since its last commit"
+        lost = f"it was taken over {times(record.reclaims, 'time')} since its last commit"
     else:
         lost = "workers were lost with it before"
     return f"; {lost}, so it is a suspect, driven apart from other suspects"
@@ -269,7 +287,7 @@ def _next_driver(record: SagaRecord, registry: Registry) -> str:
 def _deadline(record: SagaRecord, registry: Registry) -> str:
     """Say what becomes of forward work that has a deadline."""
     state = record.state
-    if state.status.is_terminal or state.direction is Direction.ROLLBACK:
+    if state.status.is_terminal or state.is_ending or state.direction is Direction.ROLLBACK:
         return ""
     if _pivot_done(record, registry) is not None:
         return ""  # nothing stops it any more
@@ -279,16 +297,16 @@ def _deadline(record: SagaRecord, registry: Registry) -> str:
         return "; when it is to be done cannot be read"
     if deadline_at is None:
         return ""
-    when = _when(record, deadline_at)
+    moment = when(record, deadline_at)
     passed = deadline_at <= record.now
     if state.status is SagaStatus.STUCK:
         void = ", which retry_step and skip_step make void" if passed else ""
-        return f"; its deadline {'passed' if passed else 'is'} at {when}{void}"
+        return f"; its deadline {'passed' if passed else 'is'} at {moment}{void}"
     if not passed:
-        return f"; its deadline is at {when}"
+        return f"; its deadline is at {moment}"
     if not deadline_applies(state):
-        return f"; its deadline passed at {when} and stops it once it goes on"
-    return f"; its deadline passed at {when}, so no more forward work is done"
+        return f"; its deadline passed at {moment} and stops it once it goes on"
+    return f"; its deadline passed at {moment}, so no more forward work is done"
 
 
 def _ways(record: SagaRecord, registry: Registry, ways: list[str]) -> str:
@@ -329,33 +347,3 @@ def _readable(record: SagaRecord) -> bool:
     except PayloadError:
         return False
     return True
-
-
-def _short(error: str) -> str:
-    line = " ".join(error.split())
-    if len(line) > LONGEST_ERROR:
-        line = line[: LONGEST_ERROR - 3] + "..."
-    return f"'{line}'"
-
-
-def _times(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC).isoformat(sep=' ', timespec='milliseconds')[:-6]} UTC"
-
-
-def _when(record: SagaRecord, moment: datetime | None) -> str:
-    if moment is None:
-        return "an unknown time"
-    away = moment - record.now
-    if away < timedelta(0):
-        return f"{_time(moment)} ({_duration(-away)} ago)"
-    return f"{_time(moment)} (in {_duration(away)})" if away else f"{_time(moment)} (now)"
-
-
-def _duration(length: timedelta) -> str:
-    if length < timedelta(minutes=1):
-        return f"{length.total_seconds():.3g} s"
-    return str(timedelta(seconds=int(length.total_seconds())))

@@ -9,7 +9,7 @@ from uuid import UUID
 from saga_core import rollback
 from saga_core.deciding import current_step, failed_entry, go_on, try_again
 from saga_core.definition import SagaDefinition, StepSpec
-from saga_core.ending import end, get_stuck
+from saga_core.ending import end, get_stuck, hook_over
 from saga_core.happening import (
     Decision,
     Failure,
@@ -21,9 +21,45 @@ from saga_core.happening import (
     Unmappable,
 )
 from saga_core.records import NewEntry, SagaState
-from saga_core.status import EntryKind, SagaStatus
+from saga_core.status import EntryKind, Hook, SagaStatus
 
-__all__ = ["advance", "begin", "fail_for_good", "step_done", "step_failed", "with_input"]
+__all__ = [
+    "advance",
+    "begin",
+    "fail_for_good",
+    "past_hook",
+    "start",
+    "step_done",
+    "step_failed",
+    "with_input",
+]
+
+
+def start(
+    definition: SagaDefinition,
+    outputs: Mapping[str, Recorded],
+    next_input: NextInput,
+    token: UUID,
+) -> Decision:
+    """Begin the saga, with its hook if it has one for that, else with its first step."""
+    if definition.hook(Hook.ON_START) is not None:
+        hook = Hook.ON_START.value
+        return go_on(SagaState(status=SagaStatus.RUNNING, step_id=hook, token=token), ())
+    return begin(definition, outputs, definition.steps[0], next_input, token, ())
+
+
+def past_hook(
+    definition: SagaDefinition,
+    state: SagaState,
+    outputs: Mapping[str, Recorded],
+    next_input: NextInput | None,
+    token: UUID,
+    entry: NewEntry,
+) -> Decision:
+    """Go on behind a hook: with the first step, or by recording the end."""
+    if state.is_ending or next_input is None:
+        return hook_over(definition, state, outputs, entry)
+    return begin(definition, outputs, definition.steps[0], next_input, token, (entry,))
 
 
 def begin(
@@ -57,6 +93,15 @@ def step_done(
 ) -> Decision:
     """Record what the step has put out, and go on."""
     spec = current_step(definition, state)
+    if spec.hook is not None:
+        over = NewEntry(
+            kind=EntryKind.HOOK_DONE,
+            step_id=spec.step_id,
+            attempt=state.attempt + 1,
+            input=done.input,
+            reason=done.reason,
+        )
+        return past_hook(definition, state, outputs, done.next_input, done.token, over)
     entry = NewEntry(
         kind=EntryKind.COMPLETED,
         step_id=spec.step_id,
@@ -122,7 +167,7 @@ def fail_for_good(
     history: tuple[NewEntry, ...],
 ) -> Decision:
     """Turn back, end as FAILED or get stuck: the step will not be tried again by itself."""
-    if definition.is_past_pivot(outputs):
+    if state.in_hook or definition.is_past_pivot(outputs):
         return get_stuck(state, failure, history)
     if failure.unrecordable and not _undone_without_output(definition, state):
         # A rollback would skip a step that has happened, so a person has to look at it.

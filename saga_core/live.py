@@ -11,10 +11,10 @@ from uuid import UUID
 
 from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
-from saga_core.definition import InputContext, SagaDefinition, StepSpec
+from saga_core.definition import HookContext, InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
-from saga_core.happening import Decision, NextInput, Recorded
-from saga_core.mapping import input_context, map_input
+from saga_core.happening import Decision, Mapped, NextInput, Recorded
+from saga_core.mapping import hook_context, input_context, map_input
 from saga_core.outputs import Outputs
 from saga_core.pausing import newest_pause
 from saga_core.records import (
@@ -57,6 +57,7 @@ class LiveSaga:
         """`signals` is the inbox up to `record.seen`. Payloads are decoded when they are used."""
         self.saga_id: UUID = record.saga_id
         self.saga_name = record.saga_name
+        self.aggregation_id = record.aggregation_id
         self.registration = registration
         self.definition: SagaDefinition = registration.definition
         self.state: SagaState = record.state
@@ -188,7 +189,9 @@ class LiveSaga:
                 self._values.pop(entry.step_id or "", None)
 
     def assume(self, step_id: str, output: str, value: Any) -> None:
-        """Let maps see an output that is about to be recorded."""
+        """Let maps see an output that is about to be recorded; that of a hook is not."""
+        if self.state.in_hook:
+            return
         self.outputs[step_id] = Recorded(self.state.step_input, output)
         self._values[step_id] = value
 
@@ -205,6 +208,10 @@ class LiveSaga:
 
         Of a step that is done and to be done once more, from the steps before it.
         """
+        if spec.hook is not None:
+            return map_input(
+                spec, lambda: (self._hook_context(self.state, self.outputs),), self._limits
+            )
         if spec.depends_on:
             return map_input(spec, self._dependencies(spec), self._limits)
         outputs: Mapping[str, Recorded] = self.outputs
@@ -218,6 +225,8 @@ class LiveSaga:
 
     def input_after(self, spec: StepSpec) -> NextInput | None:
         """Compute the input of the step that follows; None after the last."""
+        if spec.hook is not None:
+            return None if self.state.is_ending else self.map_input(self.definition.steps[0])
         if spec.index + 1 == len(self.definition.steps):
             return None
         return self.map_input(self.definition.steps[spec.index + 1])
@@ -248,6 +257,31 @@ class LiveSaga:
             events=tuple(each for each in over if each is not None) if over else (),
             waits=len(over),
             woken=self.rests.woken,
+        )
+
+    def with_hook_input(self, decision: Decision) -> Decision:
+        """Return a decision that a hook begins with, with the hook's input if that can be computed.
+
+        Else the hook fails of it when it is run.
+        """
+        state = decision.state
+        if not state.in_hook or state.step_id is None:
+            return decision
+        spec = self.definition.step(state.step_id)
+        outputs = self.outputs.after(decision.history)
+        mapped = map_input(spec, lambda: (self._hook_context(state, outputs),), self._limits)
+        if not isinstance(mapped, Mapped):
+            return decision
+        return replace(decision, state=replace(state, step_input=mapped.text))
+
+    def _hook_context(self, state: SagaState, outputs: Outputs) -> HookContext:
+        pending = outputs.pending if state.is_ending else None
+        return hook_context(
+            self._input_context(outputs),
+            saga_id=self.saga_id,
+            saga_name=self.saga_name,
+            aggregation_id=self.aggregation_id,
+            ended=state if pending is None else pending.state,
         )
 
     def _input_context(self, outputs: Mapping[str, Recorded]) -> InputContext:

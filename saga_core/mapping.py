@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from saga_core.codec import PayloadLimits, decode_json
-from saga_core.definition import InputContext, OutputTexts, SagaDefinition, StepSpec
+from saga_core.definition import (
+    HookContext,
+    InputContext,
+    OutputTexts,
+    SagaDefinition,
+    StepSpec,
+)
 from saga_core.errors import PayloadError
 from saga_core.failure import failure_of
 from saga_core.happening import Failure, Mapped, NextInput, Recorded, Unmappable
+from saga_core.records import SagaState
+from saga_core.status import SagaStatus
 
-__all__ = ["first_input", "input_context", "map_input"]
+__all__ = ["first_input", "hook_context", "input_context", "map_input"]
 
 
 def map_input(
@@ -48,4 +57,28 @@ def input_context(
         initial_data=initial_data,
         step_outputs=OutputTexts(outputs),
         events=tuple(events),
+    )
+
+
+def hook_context(
+    seen: InputContext,
+    *,
+    saga_id: UUID,
+    saga_name: str,
+    aggregation_id: str | None,
+    ended: SagaState,
+) -> HookContext:
+    """Return what the map of a hook sees of a saga that ends, or has begun, in this state."""
+    settled = ended.status.is_terminal or ended.status is SagaStatus.STUCK
+    return HookContext(
+        initial_data=seen.initial_data,
+        step_outputs=seen.step_outputs,
+        events=seen.events,
+        saga_id=saga_id,
+        saga_name=saga_name,
+        aggregation_id=aggregation_id,
+        status=ended.status if settled else SagaStatus.RUNNING,
+        step_id=ended.step_id if settled else None,
+        error=ended.last_error,
+        error_code=ended.error_code,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from saga_core.happening import Recorded
+from saga_core.pending import PendingEnd
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import EntryKind
 
@@ -32,6 +33,7 @@ class Outputs(dict[str, Recorded]):
         self.went_back = False
         """Whether some of it counts no more."""
         self._newest: dict[str, int] = {}
+        self._ends: tuple[NewEntry, ...] = ()
         self.hear(entries)
 
     def __setitem__(self, step_id: str, recorded: Recorded) -> None:
@@ -54,6 +56,9 @@ class Outputs(dict[str, Recorded]):
                 self.went_back = True
                 self.pop(entry.step_id, None)
                 continue
+            if entry.kind is EntryKind.ENDING:
+                self._ends += (entry,)
+                continue
             recorded = Recorded.of(entry)
             if recorded is None:
                 continue
@@ -72,6 +77,7 @@ class Outputs(dict[str, Recorded]):
         later.things = list(self.things)
         later.went_back = self.went_back
         later._newest = dict(self._newest)
+        later._ends = self._ends
         later.hear(entries)
         return later
 
@@ -79,6 +85,16 @@ class Outputs(dict[str, Recorded]):
         """Return how often a step was done."""
         at = self._newest.get(step_id)
         return 0 if at is None else self.things[at].number + 1
+
+    @property
+    def pending(self) -> PendingEnd | None:
+        """The end that the saga has come to last, recorded by now or not."""
+        return PendingEnd.decode(self._ends[-1].output or "") if self._ends else None
+
+    def times_ended(self, hook: str) -> int:
+        """Return how often a hook has begun."""
+        ends = (PendingEnd.decode(each.output or "") for each in self._ends)
+        return sum(end.hook == hook and not end.again for end in ends)
 
     def _asked_for(self, step_id: str) -> int | None:
         """Return where that is which a probe has found: it settles the newest first."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
-from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+from saga_core.status import Direction, EntryKind, Hook, SagaStatus, SignalKind
 
 __all__ = [
     "DUE_NOW",
@@ -105,6 +105,20 @@ class SagaState:
     def is_paused(self) -> bool:
         """Whether a person lets the saga rest. Its status is that of the rest of the way."""
         return self.waiting_for == RESUME
+
+    @property
+    def in_hook(self) -> bool:
+        """Whether the saga is at a hook instead of a step."""
+        return self.step_id in _HOOKS
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the saga has come to its end, and records it once its hook is done."""
+        return self.step_id in _END_HOOKS
+
+
+_HOOKS = frozenset[str | None](Hook)
+_END_HOOKS = _HOOKS - {Hook.ON_START}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from saga_core.happening import (
     StepDone,
     StepFailed,
     Undecodable,
+    Unmappable,
 )
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
@@ -112,6 +113,12 @@ class StepRunner:
         spec = live.definition.step(live.state.step_id or "")
         text = live.state.step_input
         what = f"step '{spec.step_id}'"
+        if text is None and spec.hook is not None:
+            mapped = live.map_input(spec)
+            if isinstance(mapped, Unmappable):
+                return StepFailed(mapped.failure, uuid4(), 0.0)
+            text = mapped.text
+            live.state = replace(live.state, step_input=text)
         try:
             inp = spec.input.decode(text or "null", what=f"input of {what}")
         except PayloadError as error:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from saga_core.codec import decode_json, encode_json
 from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
+from saga_core.pending import pending_end
 from saga_core.records import RESUME, HistoryEntry, SagaRecord, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.timing import Timing
@@ -47,6 +48,8 @@ class SagaSnapshot(BaseModel):
     """When the saga is looked at again, or its driver's lease ends; by the store's clock."""
     waiting_for: str | None
     """The named thing whose arrival makes it go on; "resume" for a paused saga."""
+    ends_as: SagaStatus | None
+    """What it has come to, while a hook runs before that is recorded. None in what `find` gives."""
     starts_at: datetime | None
     """When it is, or was, to begin, if its start was put off. None in what `find` gives."""
     saga_deadline_at: datetime | None
@@ -165,6 +168,7 @@ class SagaAdminSnapshot(SagaSnapshot):
 def _fields(stored: SagaRecord) -> dict[str, Any]:
     record = as_driven(stored)
     timing = Timing.of(record)
+    pending = pending_end(record)
     state = record.state
     status = state.status
     if status is SagaStatus.SUSPENDED and record.is_held:
@@ -183,6 +187,7 @@ def _fields(stored: SagaRecord) -> dict[str, Any]:
         "error_code": state.error_code,
         "deadline_at": record.due_at,
         "waiting_for": state.waiting_for,
+        "ends_as": None if pending is None else pending.state.status,
         "starts_at": timing.begins_at,
         "saga_deadline_at": timing.deadline_at,
         "aggregation_id": record.aggregation_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-__all__ = ["ACTIVE", "ENDED", "Direction", "EntryKind", "SagaStatus", "SignalKind"]
+__all__ = ["ACTIVE", "ENDED", "Direction", "EntryKind", "Hook", "SagaStatus", "SignalKind"]
 
 
 class SagaStatus(StrEnum):
@@ -40,6 +40,29 @@ class Direction(IntEnum):
 
     ROLLBACK = 0
     FORWARD = 1
+
+
+class Hook(StrEnum):
+    """What runs before a saga's first step, or before its end is recorded: also the step's id."""
+
+    ON_START = "on_start"
+    ON_COMPLETED = "on_completed"
+    ON_COMPENSATED = "on_compensated"
+    ON_FAILED = "on_failed"
+    ON_STUCK = "on_stuck"
+
+    @classmethod
+    def of(cls, status: SagaStatus) -> Hook:
+        """Return the hook of an end."""
+        return _HOOKS[status]
+
+
+_HOOKS = {
+    SagaStatus.COMPLETED: Hook.ON_COMPLETED,
+    SagaStatus.COMPENSATED: Hook.ON_COMPENSATED,
+    SagaStatus.FAILED: Hook.ON_FAILED,
+    SagaStatus.STUCK: Hook.ON_STUCK,
+}
 
 
 class EntryKind(StrEnum):
@@ -92,6 +115,11 @@ class EntryKind(StrEnum):
     """The saga has a deadline, or has none any more; `output` says."""
     COMMAND_IGNORED = "command_ignored"
     """A command reached a saga whose state no longer allowed it."""
+    ENDING = "ending"
+    """The saga has come to its end, which is recorded after a hook; the output says which end."""
+    HOOK_DONE = "hook_done"
+    HOOK_SKIPPED = "hook_skipped"
+    """A person let the saga go on without it."""
     UPCAST = "upcast"
     """The saga was moved to another version of its definition; the entry's output says how."""
 

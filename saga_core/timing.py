@@ -117,10 +117,10 @@ class Timing:
 def deadline_applies(state: SagaState) -> bool:
     """Tell whether a deadline stops a saga in this state: in forward work that nobody holds back.
 
-    Not in a rollback, and not while a person is asked for.
+    Not in a rollback, not in a hook, and not while a person is asked for.
     """
     forward = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
-    return forward and not state.is_paused
+    return forward and not state.is_paused and not state.in_hook
 
 
 def check_beginning(start_at: object, delay: object) -> Moment | None:

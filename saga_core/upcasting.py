@@ -43,11 +43,9 @@ def bring_to_life(
     except PayloadError as error:
         raise SagaDefinitionError(str(error), saga_id=record.saga_id) from error
     if not upcast:
-        target = registry.route(driven)
-        ending = registry.resolve(driven) if target is None else target.target
-        return LiveSaga(driven, ending, limits, tuple(heard))
+        return _as_it_is(driven, registry, limits, heard)
     entries: list[NewEntry] = []
-    while driven.state.step_id is not None and (route := registry.route(driven)) is not None:
+    while _moves(driven) and (route := registry.route(driven)) is not None:
         try:
             driven, entry = _Upcast(driven, route, limits, tuple(heard)).apply()
         except _RefusedError as refused:
@@ -62,6 +60,27 @@ def bring_to_life(
     if entries:
         live.unwritten = Unwritten(tuple(entries), driven.tags)
     return live
+
+
+def _moves(record: SagaRecord) -> bool:
+    """Tell whether a saga may be moved: one in a hook ends, or begins, in the version it is of."""
+    return record.state.step_id is not None and not record.state.in_hook
+
+
+def _as_it_is(
+    driven: SagaRecord, registry: Registry, limits: PayloadLimits, heard: Sequence[StoredSignal]
+) -> LiveSaga:
+    """Return a saga fit to be ended, with its hooks if its version is here or it can be moved."""
+    route = registry.route(driven)
+    if route is None:
+        return LiveSaga(driven, registry.resolve(driven), limits, tuple(heard))
+    target = route.target
+    if target.definition.hooks:
+        try:
+            return bring_to_life(driven, registry, limits, heard)
+        except SagaDefinitionError:
+            target = replace(target, definition=replace(target.definition, hooks=()))
+    return LiveSaga(driven, target, limits, tuple(heard))
 
 
 class _RefusedError(Exception):

@@ -62,7 +62,7 @@ async def _wait_until(
     so: Callable[[SagaRecord], Awaitable[bool]],
     timeout: float | None,  # noqa: ASYNC109 - part of the public contract, in seconds
 ) -> SagaRecord:
-    changed = engine.watch(saga_id)
+    changed = engine.watchers.watch(saga_id)
     pause = FIRST_LOOK
     try:
         async with asyncio.timeout(timeout):
@@ -77,4 +77,4 @@ async def _wait_until(
                 except TimeoutError:
                     pause = min(pause * 1.5, LONGEST_LOOK)
     finally:
-        engine.unwatch(saga_id, changed)
+        engine.watchers.unwatch(saga_id, changed)

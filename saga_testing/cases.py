@@ -96,6 +96,23 @@ def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterato
             for place, nth in _each(moment, spec, visits):
                 crash = CaseFault(place, nth=nth)
                 yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, (crash,), Ending.COMPLETED)
+    for spec in definition.hooks:
+        yield from _around(spec, visits)
+
+
+def _around(spec: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
+    """Yield the cases of a hook that a saga without a fault comes to."""
+    for moment in Moment:
+        for place, nth in _each(moment, spec, visits):
+            if visits.get(place):
+                crash = CaseFault(place, nth=nth)
+                yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, (crash,), Ending.COMPLETED)
+    for moment, boundary in _FAILURES:
+        for place, nth in _each(moment, spec, visits):
+            if visits.get(place):
+                # Stuck, and once somebody asks for it, run again.
+                fault = CaseFault(place, NonRetryableError, times=1, nth=nth)
+                yield Case(spec.step_id, Action.EXECUTE, boundary, (fault,), Ending.COMPLETED)
 
 
 def _each(

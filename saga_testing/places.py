@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,13 +63,13 @@ def place_of(
             f"{name!r} names no place: write '[{wanted}][compensate: | probe:]step', with one of "
             f"the steps {_steps(definitions)}"
         )
-    found = [spec for each in definitions for spec in each.steps if spec.step_id == step_id]
+    found = [spec for spec in _specs(definitions) if spec.step_id == step_id]
     if definitions and not found:
         raise SagaDefinitionError(
             f"{name!r}: there is no step '{step_id}'; the steps are {_steps(definitions)}"
         )
     if found and not any(_has(spec, action) for spec in found):
-        able = [spec.step_id for each in definitions for spec in each.steps if _has(spec, action)]
+        able = [spec.step_id for spec in _specs(definitions) if _has(spec, action)]
         raise SagaDefinitionError(
             f"{name!r}: step '{step_id}' has no {action}; steps that have one: "
             f"{', '.join(able) or 'none'}"
@@ -78,10 +78,18 @@ def place_of(
 
 
 def _has(spec: StepSpec, action: Action) -> bool:
+    if spec.hook is not None:
+        return action is Action.EXECUTE
     if action is Action.PROBE:
         return spec.signature.probe is not None
     return action is Action.EXECUTE or spec.can_compensate
 
 
 def _steps(definitions: Iterable[SagaDefinition]) -> str:
-    return ", ".join(spec.step_id for each in definitions for spec in each.steps) or "(none yet)"
+    return ", ".join(spec.step_id for spec in _specs(definitions)) or "(none yet)"
+
+
+def _specs(definitions: Iterable[SagaDefinition]) -> Iterator[StepSpec]:
+    for each in definitions:
+        yield from each.steps
+        yield from each.hooks

@@ -27,7 +27,9 @@ def rehearsed(definition: SagaDefinition, visit: Visit, ledger: Ledger) -> SagaD
     retry policy leaves to chance is not left to it.
     """
     return replace(
-        definition, steps=tuple(_observed(spec, visit, ledger) for spec in definition.steps)
+        definition,
+        steps=tuple(_observed(spec, visit, ledger) for spec in definition.steps),
+        hooks=tuple(_observed(spec, visit, ledger) for spec in definition.hooks),
     )
 
 

@@ -12,9 +12,13 @@ from pydantic import BaseModel
 from saga_core import (
     ActiveSagaAlreadyExistsError,
     AwaitEvent,
+    Message,
     ObservedEvent,
+    Publisher,
+    PublishStep,
     Query,
     SagaBuilder,
+    SagaDefinition,
     SagaStateError,
     SagaStatus,
     SagaStore,
@@ -25,6 +29,7 @@ from saga_core import (
 from saga_testing import FaultyStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
+from tests.behaviour.hooked import Outbox, hooked
 
 LEASE = timedelta(minutes=5)
 
@@ -264,6 +269,55 @@ async def test_event_that_comes_while_the_step_before_runs_is_not_lost(
     go.set()
     after = await one.see(await task)
     assert (after.status, after.outputs["step_1"]) == (SagaStatus.COMPLETED, {"n": 40})
+
+
+async def test_message_of_a_hook_whose_sender_died_is_sent_by_the_next(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    outbox = Outbox()
+    reached, keys = asyncio.Event(), []
+
+    class Dying:
+        async def publish(self, message: Message, *, idempotency_key: str) -> str | None:
+            keys.append(idempotency_key)
+            reached.set()
+            await asyncio.Event().wait()
+            return None
+
+    def made(publisher: Publisher) -> SagaDefinition:
+        builder = SagaBuilder()
+        builder.add_step(step=Story().step(), input_map=lambda ctx: Number(n=1))
+        builder.on_completed(
+            step=PublishStep(publisher), input_map=lambda ctx: Message(topic="completed")
+        )
+        return builder.build()
+
+    dying = saga(store, made=made(Dying()))
+    task = asyncio.create_task(dying.start(aggregation_id="a"))
+    await reached.wait()
+    (record,) = (await store.find(Query())).records
+    await harness.age(record.saga_id, LEASE)
+    async with harness.open() as second:
+        other = saga(second, made=made(outbox))
+        assert await other.orchestrator.run_due() == 1
+        assert (await other.see(record.saga_id)).status is SagaStatus.COMPLETED
+    assert [key for key, _ in outbox.sent] == keys
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_hooks_run_when_a_skip_completes_the_saga_and_when_an_abort_ends_it(
+    store: SagaStore,
+) -> None:
+    outbox = Outbox()
+    made = hooked(Story().step(fails()), outbox=outbox, retry_policy=retry(2))
+    one = saga(store, made=made)
+    await one.admin.skip_step(await one.start(), mock_output={"n": 40})
+    assert outbox.topics == ["RUNNING", "COMPLETED"]
+    await one.admin.abort(await one.start())
+    assert await one.orchestrator.run_due() == 1
+    assert outbox.topics == ["RUNNING", "COMPLETED", "RUNNING", "FAILED"]
 
 
 async def test_message_whose_sender_died_is_sent_by_the_next(
