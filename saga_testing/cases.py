@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import NonRetryableError
+from saga_core.status import Hook
 from saga_testing.faults import InjectedError
 from saga_testing.places import Action, Moment, Place
 
@@ -97,22 +98,26 @@ def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterato
                 crash = CaseFault(place, nth=nth)
                 yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, (crash,), Ending.COMPLETED)
     for spec in definition.hooks:
-        yield from _around(spec, visits)
+        yield from _around(spec, back[-1], visits)
 
 
-def _around(spec: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
-    """Yield the cases of a hook that a saga without a fault comes to."""
+def _around(spec: StepSpec, last: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
+    """Yield the cases of a hook that a saga comes to, without a fault or in its rollback."""
+    more: tuple[CaseFault, ...] = ()
+    ending = Ending.COMPLETED
+    if spec.hook is Hook.ON_COMPENSATED:
+        more, ending = (_failure(last),), Ending.UNDONE
     for moment in Moment:
         for place, nth in _each(moment, spec, visits):
             if visits.get(place):
-                crash = CaseFault(place, nth=nth)
-                yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, (crash,), Ending.COMPLETED)
+                faults = (CaseFault(place, nth=nth), *more)
+                yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, faults, ending)
     for moment, boundary in _FAILURES:
         for place, nth in _each(moment, spec, visits):
             if visits.get(place):
                 # Stuck, and once somebody asks for it, run again.
-                fault = CaseFault(place, NonRetryableError, times=1, nth=nth)
-                yield Case(spec.step_id, Action.EXECUTE, boundary, (fault,), Ending.COMPLETED)
+                faults = (CaseFault(place, NonRetryableError, times=1, nth=nth), *more)
+                yield Case(spec.step_id, Action.EXECUTE, boundary, faults, ending)
 
 
 def _each(

@@ -13,7 +13,7 @@ from uuid import UUID
 from saga_core.definition import SagaDefinition
 from saga_core.errors import NonRetryableError, SagaDefinitionError, SagaStateError
 from saga_core.snapshot import SagaAdminSnapshot
-from saga_core.status import SagaStatus
+from saga_core.status import Hook, SagaStatus
 from saga_testing.cases import Boundary, Case, Ending, cases_of, ways_back
 from saga_testing.differing import differences
 from saga_testing.environment import SagaEnv, saga_env
@@ -215,7 +215,7 @@ class _Check:
         env.fail_at(ways_back(definition)[-1].step_id, error=NonRetryableError)
         await self._play(env, definition)
         for place, times in env.visits.items():
-            if place.action is not Action.EXECUTE:
+            if place.action is not Action.EXECUTE or place.step_id == Hook.ON_COMPENSATED:
                 self._visits[place] = times
 
     def _env(self) -> SagaEnv:

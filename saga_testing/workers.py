@@ -26,6 +26,7 @@ _ACTIONS = {
     EntryKind.COMPLETED: Action.EXECUTE,
     EntryKind.RETRYING: Action.EXECUTE,
     EntryKind.FAILED: Action.EXECUTE,
+    EntryKind.HOOK_DONE: Action.EXECUTE,
     EntryKind.COMPENSATED: Action.COMPENSATE,
     EntryKind.COMPENSATION_RETRYING: Action.COMPENSATE,
     EntryKind.COMPENSATION_FAILED: Action.COMPENSATE,

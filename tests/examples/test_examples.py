@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ LAST_LINES = {
     "retry_recovery.py": "fetch: {'rows': 42, 'attempts': 3}",
     "compensation_flow.py": "7. flight: compensated (attempt 2)",
     "admin_skip.py": "refused: abort: the saga is COMPLETED",
+    "publish.py": "in the stream: COMPLETED, key ...:on_completed:do:0",
 }
 
 
@@ -28,7 +30,14 @@ def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess
         text=True,
         check=False,
         timeout=60,
+        env=dict(os.environ),
     )
+
+
+@pytest.fixture(autouse=True)
+def broker(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the examples a Redis to publish to."""
+    monkeypatch.setenv("REDIS_URL", redis.url)
 
 
 def test_every_example_is_tested() -> None:

@@ -19,6 +19,7 @@ from saga_core import (
     ExponentialRetry,
     FixedRetry,
     HistoryItem,
+    HookContext,
     InputContext,
     NotifyResult,
     SagaAdmin,
@@ -34,14 +35,16 @@ from saga_core import (
     open_store,
 )
 from saga_core.finding import Conditions
+from saga_core.hooking import HookBuilder
 from tests.readme.diffing import patched
 from tests.readme.documents import ROOT, blocks, programs
 
-CLASSES = (SagaAdmin, SagaBuilder, SagaOrchestrator, SagaWorker)
+CLASSES = (HookBuilder, SagaAdmin, SagaBuilder, SagaOrchestrator, SagaWorker)
 PARTS = (AwaitEvent, ExponentialRetry, FixedRetry, Sleep)
 FUNCTIONS = (copy_sagas, open_store)
 READ = (
     HistoryItem,
+    HookContext,
     InputContext,
     NotifyResult,
     SagaAdminSnapshot,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from saga_core import (
+    Message,
+    PublishStep,
     SagaBuilder,
     SagaDefinition,
     SagaDefinitionError,
@@ -316,3 +319,42 @@ async def test_saga_that_fails_by_itself_is_no_success() -> None:
     assert report.ok, str(report)
     assert "after execute of 'ship'" in {str(case) for case in report.unreached}
     assert "never came there: after execute of 'ship'" in str(report)
+
+
+def told(shop: Shop, sent: list[str], *hooks: str) -> SagaDefinition:
+    """Return the shop's saga with hooks that send messages."""
+
+    class Broker:
+        async def publish(self, message: Message, *, idempotency_key: str) -> str | None:
+            sent.append(message.topic)
+            return None
+
+    builder = SagaBuilder()
+    builder.add_step(step=Deed(shop, "a"), input_map=lambda ctx: Order(order_id="o-1"))
+    for hook in hooks:
+        add = getattr(builder, hook)
+        add(step=PublishStep(Broker()), input_map=lambda ctx: Message(topic=str(ctx.status)))
+    return replace(shop_saga(shop), hooks=builder.build().hooks)
+
+
+async def test_worker_is_lost_around_the_hooks_too() -> None:
+    shop, sent = Shop(), list[str]()
+    report = await checked(shop, told(shop, sent, "on_start", "on_completed", "on_compensated"))
+    assert report.ok, str(report)
+    for hook in ("on_start", "on_completed", "on_compensated"):
+        tried = {str(case) for case in report.cases if case.step_id == hook}
+        crash = {
+            f"crash {moment} execute of '{hook}'" for moment in ("before", "after", "recorded")
+        }
+        assert tried == {*crash, f"before execute of '{hook}'", f"after execute of '{hook}'"}
+    assert {"RUNNING", "COMPLETED", "COMPENSATED"} == set(sent)
+
+
+async def test_hook_fails_where_a_test_plans_it() -> None:
+    shop, sent = Shop(), list[str]()
+    async with saga_env() as env:
+        env.register("shop", told(shop, sent, "on_completed"))
+        env.crash_at("after:on_completed")
+        ended = await env.run("shop", "o-1")
+    assert ended.status is SagaStatus.COMPLETED
+    assert sent == ["COMPLETED", "COMPLETED"]
