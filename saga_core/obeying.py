@@ -24,7 +24,7 @@ from saga_core.happening import (
 from saga_core.live import LiveSaga
 from saga_core.pausing import newest_pause
 from saga_core.records import DUE_NOW, Due, StoredSignal
-from saga_core.status import Direction, SignalKind
+from saga_core.status import Direction, EntryKind, SignalKind
 
 __all__ = ["happening_of", "obey"]
 
@@ -32,15 +32,30 @@ __all__ = ["happening_of", "obey"]
 def obey(live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:
     """Return what follows from commands to a saga that is driven here, one after the other.
 
-    An abort goes before the others and leaves nothing to be said to them. A command that the
+    An abort goes before the others, and once it is obeyed they come too late. A command that the
     saga's state does not allow by then is told in the history and changes nothing.
     """
-    aborts = [command for command in commands if command.kind is SignalKind.ABORT]
+    first = next((each for each in commands if each.kind is SignalKind.ABORT), None)
+    others = [each for each in commands if each is not first]
     due = DUE_NOW if live.driving else live.due
     decision = Decision(live.state, (), drive=live.driving, due=due)
-    for signal in aborts[:1] or commands:
-        decision = _after(live, decision, signal)
+    if first is not None:
+        decision = _after(live, decision, first)
+    aborted = any(entry.kind is EntryKind.ABORTED for entry in decision.history)
+    for signal in others:
+        decision = _too_late(decision, signal) if aborted else _after(live, decision, signal)
     return decision
+
+
+def _too_late(before: Decision, signal: StoredSignal) -> Decision:
+    reason = f"{_name(signal.kind)}: the saga has been aborted"
+    return _ignored(before, signal, reason)
+
+
+def _ignored(before: Decision, signal: StoredSignal, reason: str) -> Decision:
+    by = Command.decode(signal.payload).by
+    entry = ignore_command(before.state, before.due, reason=reason, by=by)
+    return replace(before, history=(*before.history, *entry.history))
 
 
 def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
@@ -50,18 +65,18 @@ def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
     try:
         undoes = signal.kind in (SignalKind.COMPENSATE, SignalKind.CANCEL)
         if undoes and state.direction is Direction.ROLLBACK and not state.is_paused:
-            raise SagaStateError(f"{_NAMES[signal.kind]}: the saga is {state.status} already")
+            raise SagaStateError(f"{_name(signal.kind)}: the saga is {state.status} already")
         happened = happening_of(live, signal.kind, command, due=before.due, pause=pause)
         # An earlier command of the lot may have begun the rollback, with more to be undone.
         outputs = live.outputs.after(before.history)
         decision = decide(live.definition, state, outputs, happened)
     except SagaStateError as error:
-        ignored = ignore_command(state, before.due, reason=str(error), by=command.by)
-        return replace(before, history=(*before.history, *ignored.history))
+        return _ignored(before, signal, str(error))
     return replace(decision, history=(*before.history, *decision.history))
 
 
-_NAMES = {SignalKind.COMPENSATE: "compensate_step", SignalKind.CANCEL: "cancel"}
+def _name(kind: SignalKind) -> str:
+    return "compensate_step" if kind is SignalKind.COMPENSATE else kind.value
 
 
 def happening_of(
@@ -76,7 +91,7 @@ def happening_of(
         case SignalKind.RESUME:
             return ResumeRequested(command.by, _by_now(live, pause))
         case SignalKind.COMPENSATE | SignalKind.CANCEL:
-            return CompensationRequested(command.by, uuid4(), _NAMES[kind], pause)
+            return CompensationRequested(command.by, uuid4(), _name(kind), pause)
         case SignalKind.SKIP_COMPENSATION:
             return CompensationSkipRequested(command.by, command.step_id, uuid4(), command.number)
         case SignalKind.EDIT_INPUT:

@@ -10,10 +10,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from saga_core import SagaAdmin, SagaStateError, SagaStatus, SagaStore, StepContext
+from saga_core.commands import Command
+from saga_core.happening import Operator
 from saga_core.records import Held, Signal
 from saga_core.status import Direction, SignalKind
 from saga_testing import FaultyStore
 from tests.behaviour.cast import Number, Story, retry, saga
+from tests.behaviour.hooked import Outbox, hooked
 
 Give = Callable[[SagaAdmin, UUID], Coroutine[Any, Any, None]]
 
@@ -110,3 +113,53 @@ async def test_resume_that_meets_whoever_looks_at_a_paused_saga_is_obeyed_by_him
     assert after.status is SagaStatus.COMPLETED
     assert [entry.kind.value for entry in after.step_history].count("resumed") == 1
     assert story.log == ["do step_0"]
+
+
+async def test_commands_that_an_abort_leaves_unheeded_are_told_in_the_history(
+    store: SagaStore,
+) -> None:
+    story = Story()
+
+    async def deed(inp: Number, ctx: StepContext) -> None:
+        await send(store, ctx.saga_id, SignalKind.PAUSE, "ann", "stocktaking")
+        await send(store, ctx.saga_id, SignalKind.CANCEL, "bob")
+        await send(store, ctx.saga_id, SignalKind.ABORT, "eve", "enough")
+        await send(store, ctx.saga_id, SignalKind.ABORT, "joe")
+
+    after = await saga(store, story.step(deed), story.step()).run()
+    assert after.status is SagaStatus.FAILED
+    told = [(each.kind.value, each.actor, each.reason) for each in after.step_history if each.actor]
+    assert told == [
+        ("aborted", "eve", "enough"),
+        (
+            "command_ignored",
+            "ann",
+            "pause: the saga has been aborted (asked for because of: stocktaking)",
+        ),
+        ("command_ignored", "bob", "cancel: the saga has been aborted"),
+        ("command_ignored", "joe", "abort: the saga has been aborted"),
+    ]
+
+
+async def test_abort_that_is_refused_leaves_the_other_commands_their_say(store: SagaStore) -> None:
+    """A saga in the hook before its end cannot be aborted, but the hook can be paused."""
+    outbox = Outbox()
+    outbox.down()
+    made = hooked(Story().step(), outbox=outbox, hooks=("on_completed",), hook_policy=retry(3))
+    one = saga(store, made=made)
+    saga_id = await one.start()
+    await send(store, saga_id, SignalKind.PAUSE, "ann")
+    await send(store, saga_id, SignalKind.ABORT, "eve")
+    await one.orchestrator.run_due()
+    after = await one.see(saga_id)
+    told = [(each.kind.value, each.actor) for each in after.step_history if each.actor]
+    assert told == [("command_ignored", "eve"), ("paused", "ann")]
+    assert after.is_paused
+
+
+async def send(
+    store: SagaStore, saga_id: UUID, kind: SignalKind, actor: str, reason: str | None = None
+) -> None:
+    """Put a command into the inbox, as one does who finds the saga driven by somebody else."""
+    payload = Command(Operator(actor, reason)).encode()
+    await store.signal(saga_id, Signal(event_id=actor, kind=kind, payload=payload))
