@@ -175,7 +175,7 @@ def _put_off(begun: Decision, later: Due) -> Decision:
 
 
 def _still_ahead(state: SagaState, begins_at: datetime) -> Decision:
-    reason = "what was sent to the saga waits until it begins"
+    reason = "it was looked at before it begins; what is sent to it before waits until then"
     return ignore_command(replace(state, waiting_for=AT_START), Due(at=begins_at), reason=reason)
 
 

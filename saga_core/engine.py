@@ -58,6 +58,7 @@ from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
 from saga_core.upcasting import bring_to_life
+from saga_core.waits import told_of
 from saga_core.waking import is_answered, used_up
 from saga_core.watching import Watchers
 from saga_core.writing import settle, to_the_end
@@ -298,7 +299,7 @@ class SagaEngine:
             live.seen = live.signals = seen  # the next commit tells the store
             return
         if not commands:
-            await self._keep(live, seen)
+            await self._keep(live, signals)
             return
         consumed = tuple(signal.event_id for signal in commands)
         decision = obey(live, commands)
@@ -311,15 +312,19 @@ class SagaEngine:
             decision = replace(decision, due=DUE_NOW)  # its event came with the commands
         await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
 
-    async def _keep(self, live: LiveSaga, seen: int) -> None:
+    async def _keep(self, live: LiveSaga, signals: Sequence[StoredSignal]) -> None:
         """Note events that came while our last commit gave the saga back; go on if one was due."""
+        seen = signals[-1].seq
         if is_answered(live):
             self._keeper.hold(live, since=asyncio.get_running_loop().time())
             lease = Lease(self.worker, self.execution_lease)
             await self.commit(live, self._decide(live, Woken()), lease=lease, seen=seen)
             return
         due = live.rests.due if live.rests.waits else live.due
-        decision = ignore_command(live.state, due, reason="an event is kept for later")
+        events = [
+            each for each in signals if each.kind is SignalKind.TYPED_EVENT and not each.consumed
+        ]
+        decision = ignore_command(live.state, due, reason=told_of(live.state, len(events)))
         await self.commit(live, decision, seen=seen)
 
     # --- claiming -------------------------------------------------------------------------------

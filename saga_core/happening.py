@@ -172,6 +172,8 @@ class WaitsOn:
     due: Due | None
     retry_at: datetime | None = None
     """When the next attempt begins, if it rests until then."""
+    events: int = 0
+    """How many events have come that nobody had heard of before."""
 
 
 @dataclass(frozen=True, slots=True)

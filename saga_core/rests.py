@@ -57,6 +57,11 @@ class Rests:
         self._kept.sort(key=lambda signal: signal.seq)
 
     @property
+    def news(self) -> int:
+        """How many of the events that are kept nobody had heard of when the saga was read."""
+        return sum(signal.seq > self._record.seen for signal in self._kept)
+
+    @property
     def waits(self) -> tuple[Resting, ...]:
         """The waits of this attempt, oldest first; none in a step that rests for none of them."""
         return self.chain(self._state.waiting_for)

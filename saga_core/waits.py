@@ -10,7 +10,7 @@ from saga_core.happening import WORKER_LOST, Decision, Waits, WaitsOn, Woken
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 
-__all__ = ["wait", "wait_on", "wake"]
+__all__ = ["told_of", "wait", "wait_on", "wake"]
 
 
 def wait(state: SagaState, asked: Waits) -> Decision:
@@ -30,15 +30,31 @@ def wait(state: SagaState, asked: Waits) -> Decision:
 
 
 def wait_on(state: SagaState, asked: WaitsOn) -> Decision:
-    """Go on resting: an event came that does not end the wait, and is kept."""
+    """Go on resting: what has come, if anything has, does not end the wait."""
     entry = NewEntry(
         kind=EntryKind.COMMAND_IGNORED,
         step_id=state.step_id,
         attempt=state.attempt,
         output=None if asked.retry_at is None else f'{{"retry_at":"{asked.retry_at.isoformat()}"}}',
-        reason=f"an event is kept for later; still waiting for {state.waiting_for or 'a retry'}",
+        reason=f"{told_of(state, asked.events)}; still waiting for {_rest(state)}",
     )
     return Decision(state=_at_rest(state), history=(entry,), drive=False, due=asked.due)
+
+
+def told_of(state: SagaState, events: int) -> str:
+    """Say why a saga was looked at that goes on resting, and what becomes of `events` new ones."""
+    if not events:
+        return "it was looked at, and no new event for a step was there"
+    came, them = (
+        ("an event has come", "it") if events == 1 else (f"{events} events have come", "them")
+    )
+    if state.status.is_terminal:
+        return f"{came} before the saga ended, and no step has used {them}"
+    return f"{came}, kept for a step that may wait for {them}"
+
+
+def _rest(state: SagaState) -> str:
+    return "its next attempt" if state.waiting_for is None else state.waiting_for
 
 
 def wake(state: SagaState, came: Woken) -> Decision:

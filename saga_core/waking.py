@@ -57,11 +57,11 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
         return Undecodable(failure_of(error))
     if waits[-1].rest.events and given[-1] is None:
         if not rests.is_over():
-            return WaitsOn(rests.due)
+            return WaitsOn(rests.due, events=rests.news)
         rests.enter(given)  # the waits before have had their events
         return _timed_out(live, spec, waits[-1].rest)
     if not waits[-1].rest.events and not rests.is_over():
-        return WaitsOn(rests.due)
+        return WaitsOn(rests.due, events=rests.news)
     over: list[BaseModel | None] = []
     for wait, signal in zip(waits, given, strict=True):
         if not wait.rest.events:
@@ -102,7 +102,7 @@ def _too_early(live: LiveSaga, spec: StepSpec) -> Happened | None:
     forward = live.state.direction is Direction.FORWARD
     policy = spec.retry_policy if forward else spec.compensation_retry_policy
     retry_at = live.rests.retry_at(policy)
-    return None if retry_at is None else WaitsOn(Due(at=retry_at), retry_at)
+    return None if retry_at is None else WaitsOn(Due(at=retry_at), retry_at, live.rests.news)
 
 
 def is_answered(live: LiveSaga) -> bool:

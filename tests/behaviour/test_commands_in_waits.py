@@ -10,7 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from saga_core import AwaitEvent, EntryKind, SagaStatus, SagaStore, Sleep, StepContext
+from saga_core.commands import Command
+from saga_core.happening import Operator
+from saga_core.records import Signal
+from saga_core.status import SignalKind
 from saga_testing import ManualClock, MemoryStore
+from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga
 
 
@@ -225,3 +230,37 @@ async def test_command_that_is_ignored_does_not_end_a_wait(store: SagaStore) -> 
     assert asleep.step_history[-1].kind is EntryKind.COMMAND_IGNORED
     assert asleep.deadline_at is not None
     assert asleep.deadline_at - asleep.updated_at > timedelta(minutes=50)
+
+
+async def test_history_says_truly_why_a_rest_goes_on(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    """An event is said to be kept if one has come, and where a step may still use it."""
+    holder: list[saga] = []
+
+    async def deed(inp: Number, ctx: StepContext) -> Any:
+        if ctx.waits:
+            await holder[0].orchestrator.signal(saga_id=ctx.saga_id, event=Paid(amount=9))
+            return None
+        return Sleep(HOUR)
+
+    one = saga(store, Story().step(deed))
+    holder.append(one)
+    saga_id = await one.start()
+
+    async def told() -> str | None:
+        await one.orchestrator.run_due()
+        return (await one.see(saga_id)).step_history[-1].reason
+
+    payload = Command(Operator("ann")).encode()
+    await store.signal(saga_id, Signal(event_id="1", kind=SignalKind.RESUME, payload=payload))
+    assert await told() == (
+        "it was looked at, and no new event for a step was there; still waiting for sleep"
+    )
+    for _ in range(2):
+        await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    assert await told() == (
+        "2 events have come, kept for a step that may wait for them; still waiting for sleep"
+    )
+    await harness.age(saga_id, HOUR)
+    assert await told() == "an event has come before the saga ended, and no step has used it"
