@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from saga_core.annotations import name_of
 from saga_core.codec import PayloadCodec
-from saga_core.definition import CompensateWhen, InputContext, SagaDefinition, StepRef, StepSpec
+from saga_core.definition import CompensateWhen, OnBranchFailure, SagaDefinition, StepRef, StepSpec
 from saga_core.errors import SagaDefinitionError, TypeValidationError
-from saga_core.fitting import check_map, checked_policy, checked_timeout, signature_of
+from saga_core.fitting import checked_policy, checked_timeout, signature_of
 from saga_core.hooking import HookBuilder
+from saga_core.linking import Reference, check_map_of, earlier, linked, no_way_back, possible
 from saga_core.retry import RetryPolicy
 from saga_core.status import Hook
 from saga_core.step import BaseStep, StepSignature
@@ -27,10 +28,33 @@ _STEP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class SagaBuilder(HookBuilder):
     """Collects the steps of a saga. They run in the order in which they were added."""
 
-    def __init__(self, *, compensate_on_failure: bool = True) -> None:
-        """Without `compensate_on_failure` a saga that fails ends as FAILED, nothing undone."""
+    def __init__(
+        self,
+        *,
+        compensate_on_failure: bool = True,
+        parallel: bool = False,
+        on_branch_failure: OnBranchFailure = "finish",
+    ) -> None:
+        """Without `compensate_on_failure` a saga that fails ends as FAILED, nothing undone.
+
+        With `parallel` a step begins as soon as all steps that it depends on are done, and a
+        rollback undoes independent steps at once. `on_branch_failure` says what becomes of those
+        that run while another fails for good: "finish" lets their attempts end, so that what they
+        have done is on record and undone; "cancel" cancels them, and like a step that timed out
+        they are undone only with `compensate_when="maybe_done"`. Raises `SagaDefinitionError`.
+        """
         super().__init__()
+        if not isinstance(parallel, bool):
+            raise SagaDefinitionError(f"parallel must be True or False, got {parallel!r}")
+        if on_branch_failure not in ("finish", "cancel"):
+            raise SagaDefinitionError(
+                f'on_branch_failure must be "finish" or "cancel", got {on_branch_failure!r}'
+            )
+        if on_branch_failure == "cancel" and not parallel:
+            raise SagaDefinitionError('on_branch_failure="cancel" needs parallel=True')
         self._compensate_on_failure = compensate_on_failure
+        self._parallel = parallel
+        self._on_branch_failure: OnBranchFailure = on_branch_failure
         self._steps: dict[str, StepSpec] = {}
 
     def add_step(
@@ -40,7 +64,7 @@ class SagaBuilder(HookBuilder):
         input_map: Callable[..., Any],
         timeout: timedelta | None = None,
         retry_policy: RetryPolicy | None = None,
-        depends_on: StepRef[Any] | Sequence[StepRef[Any]] | None = None,
+        depends_on: Reference | Sequence[Reference] | None = None,
         step_id: str | None = None,
         compensation_timeout: timedelta | None = None,
         compensation_retry_policy: RetryPolicy | None = None,
@@ -50,9 +74,10 @@ class SagaBuilder(HookBuilder):
         """Add a step and return a reference to its output.
 
         `input_map` computes the step's input: from an `InputContext`, or with `depends_on` from
-        the output of each step named there. It must be pure: it may run again. Without a retry
-        policy there is one attempt. `step_id` defaults to `step_{n}`, counted from 0; sagas in
-        flight refer to it, so keep it when code changes.
+        the output of each step named there. It must be pure: it may run again. In a parallel saga
+        `depends_on` may also name steps by their ids, those that are yet to be added included.
+        Without a retry policy there is one attempt. `step_id` defaults to `step_{n}`, counted from
+        0; sagas in flight refer to it, so keep it when code changes.
 
         With `compensate_when="maybe_done"` a rollback also undoes the step that it begins at, which
         may have been done although it failed, timed out or was cut off; its compensation must then
@@ -63,14 +88,13 @@ class SagaBuilder(HookBuilder):
         step_id = self._checked_id(step_id, number)
         signature = signature_of(step, f"step '{step_id}'")
         where = f"step '{step_id}' ({type(step).__name__})"
-        references = self._checked_references(depends_on, where)
         spec = StepSpec(
             step_id=step_id,
             index=number,
             step=step,
             signature=signature,
             input_map=input_map,
-            depends_on=tuple(reference.step_id for reference in references),
+            depends_on=self._checked_references(depends_on, where),
             timeout=checked_timeout(timeout, "timeout", where),
             retry_policy=checked_policy(retry_policy, "retry_policy", where),
             compensation_timeout=checked_timeout(
@@ -84,20 +108,26 @@ class SagaBuilder(HookBuilder):
             input=PayloadCodec(signature.input_type, what=f"{where}, input"),
             output=PayloadCodec(signature.output_type, what=f"{where}, output"),
         )
-        arguments = [reference.output_type for reference in references] or [InputContext]
-        check_map(input_map, arguments, signature.input_type, where)
+        if all(each in self._steps for each in spec.depends_on):
+            check_map_of(spec, self._steps)  # else by `build`, when all steps are there
         self._steps[step_id] = spec
         return StepRef(step_id, signature.output_type, self, spec.output)
 
     def build(self) -> SagaDefinition:
         """Return the saga, which later changes of the builder do not touch.
 
-        Raises `SagaDefinitionError` for a saga without steps.
+        Raises `SagaDefinitionError` for a saga without steps; of a parallel one also for a step
+        that depends on one which is not there, or in the end on itself: then the cycle is
+        spelled out, like `a -> b -> a`.
         """
         if not self._steps:
             raise SagaDefinitionError("the saga has no steps: call add_step before build")
         return SagaDefinition(
-            tuple(self._steps.values()), self._compensate_on_failure, tuple(self._hooks())
+            linked(self._steps) if self._parallel else tuple(self._steps.values()),
+            self._compensate_on_failure,
+            tuple(self._hooks()),
+            parallel=self._parallel,
+            on_branch_failure=self._on_branch_failure,
         )
 
     def _checked_id(self, step_id: str | None, number: int) -> str:
@@ -127,38 +157,19 @@ class SagaBuilder(HookBuilder):
                 f"{where}: step '{before.step_id}' is the saga's pivot already: a saga has at most "
                 "one"
             )
-        if compensate_when == "maybe_done" and (pivot or before is not None):
-            raise SagaDefinitionError(
-                f'{where}: compensate_when="maybe_done" has no meaning for '
-                f"{'the pivot' if pivot else 'a step after the pivot'}, which is never undone: "
-                "leave it out"
-            )
+        behind = before is not None and not self._parallel
+        if compensate_when == "maybe_done" and (pivot or behind):
+            raise SagaDefinitionError(no_way_back(where, pivot))
         return pivot
 
     def _checked_references(
-        self, depends_on: StepRef[Any] | Sequence[StepRef[Any]] | None, where: str
-    ) -> tuple[StepRef[Any], ...]:
+        self, depends_on: Reference | Sequence[Reference] | None, where: str
+    ) -> tuple[str, ...]:
         if depends_on is None:
             return ()
-        references = (depends_on,) if isinstance(depends_on, StepRef) else depends_on
-        if isinstance(references, str) or not isinstance(references, Sequence):
-            raise SagaDefinitionError(
-                f"{where}: depends_on must be what add_step returned, got {depends_on!r}"
-            )
-        for reference in references:
-            if not isinstance(reference, StepRef):
-                raise SagaDefinitionError(
-                    f"{where}: depends_on must be what add_step returned, got {reference!r}"
-                )
-            if reference.builder is not self:
-                raise SagaDefinitionError(
-                    f"{where}: depends_on refers to step '{reference.step_id}' of another builder"
-                )
-            if reference.step_id not in self._steps:
-                raise SagaDefinitionError(
-                    f"{where}: depends_on refers to step '{reference.step_id}', which was not added"
-                )
-        return tuple(references)
+        if self._parallel:
+            return tuple(possible(depends_on, self, where))
+        return earlier(depends_on, self._steps, self, where)
 
 
 def _checked_compensate_when(

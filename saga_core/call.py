@@ -21,6 +21,8 @@ class Interrupt(Enum):
     ABORTED = "aborted"
     CANCELLED = "cancelled"
     """Whoever awaits the driver was cancelled."""
+    SIBLING = "sibling failed"
+    """Another step of a parallel saga has failed for good."""
 
 
 class Interrupted(Exception):  # noqa: N818 - control flow, not an error
@@ -71,6 +73,9 @@ class StepCall:
         """Let steps run again after the command behind an interrupt was looked at."""
         if self._interrupt is Interrupt.ABORTED:
             self._interrupt = None
+
+    def stir(self) -> None:
+        """Hear that something has come to the saga: what runs one step has no use for that."""
 
     async def run(
         self,

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import assert_never
 
 from saga_core import amending, forward, pausing, rollback, waits
+from saga_core.branching import decide_parallel
 from saga_core.deciding import (
     current_step,
     go_on,
@@ -21,9 +22,13 @@ from saga_core.deciding import (
 )
 from saga_core.definition import SagaDefinition
 from saga_core.ending import Unwound, conclude, end, get_stuck, instead_of_hook
+from saga_core.errors import SagaStateError
 from saga_core.happening import (
     WORKER_LOST,
     Aborted,
+    BranchesBegin,
+    BranchesRest,
+    BranchLeft,
     Compensated,
     CompensationFailed,
     CompensationRequested,
@@ -34,6 +39,7 @@ from saga_core.happening import (
     EventArrived,
     Failure,
     Happened,
+    InBranch,
     MovedToVersion,
     Operator,
     PauseRequested,
@@ -95,6 +101,10 @@ def _decide(
     outputs: Mapping[str, Recorded],
     happened: Happened,
 ) -> Decision:
+    if definition.parallel and not state.in_hook:
+        decision = decide_parallel(definition, state, outputs, happened)
+        if decision is not None:
+            return decision
     match happened:
         case Started(next_input, token, later):
             begun = forward.start(definition, outputs, next_input, token)
@@ -152,6 +162,8 @@ def _decide(
             return move_to_version(definition, state, happened)
         case Undecodable(failure):
             return get_stuck(state, failure)
+        case BranchesBegin() | BranchesRest() | BranchLeft() | InBranch():
+            raise SagaStateError("the saga has no branches: it is not parallel, or in a hook")
         case _:
             assert_never(happened)
 

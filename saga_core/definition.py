@@ -19,6 +19,7 @@ from pydantic.json_schema import PydanticJsonSchemaWarning
 
 from saga_core.codec import PayloadCodec, decode_json, encode_json
 from saga_core.errors import SagaDefinitionError, SagaStateError
+from saga_core.graph import dependents_of
 from saga_core.retry import RetryPolicy
 from saga_core.status import Hook, SagaStatus
 from saga_core.step import BaseStep, StepSignature
@@ -27,6 +28,7 @@ __all__ = [
     "CompensateWhen",
     "HookContext",
     "InputContext",
+    "OnBranchFailure",
     "OutputTexts",
     "SagaDefinition",
     "StepRef",
@@ -38,7 +40,12 @@ Out = TypeVar("Out")
 CompensateWhen = Literal["done", "maybe_done"]
 """What a step must have come to for its compensation to run."""
 
+OnBranchFailure = Literal["finish", "cancel"]
+
 MAX_FINGERPRINT = 1000
+
+PARALLEL = "(parallel)"
+"""What the fingerprint of a parallel definition begins with; no step has such an id."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -183,6 +190,10 @@ class SagaDefinition:
     compensate_on_failure: bool = True
     hooks: tuple[StepSpec, ...] = ()
     """What runs at its start and before its ends are recorded."""
+    parallel: bool = False
+    """Whether a step begins as soon as all that it depends on is done."""
+    on_branch_failure: OnBranchFailure = "finish"
+    """What becomes of the steps that run beside one that fails for good."""
 
     @cached_property
     def _by_id(self) -> dict[str, StepSpec]:
@@ -211,12 +222,24 @@ class SagaDefinition:
         return self.pivot is not None and self.pivot.step_id in done
 
     @cached_property
+    def dependents(self) -> Mapping[str, tuple[str, ...]]:
+        """By step the steps that depend on it, in the saga's order."""
+        return dependents_of({spec.step_id: spec.depends_on for spec in self.steps})
+
+    @cached_property
     def fingerprint(self) -> str:
         """Identify the steps and their types: what a saga in flight depends on.
 
-        Equal across processes and Python versions; descriptions and titles do not count.
+        Equal across processes and Python versions; descriptions and titles do not count. In a
+        parallel saga what a step depends on counts, and the order of the steps does not.
         """
-        parts = [f"{spec.step_id}:{_schema_hash(spec)}" for spec in self.steps]
+        if self.parallel:
+            steps = sorted(self.steps, key=lambda spec: spec.step_id)
+            needs = (f"<{'+'.join(sorted(spec.depends_on))}" for spec in steps)
+            hashes = (f"{spec.step_id}:{_schema_hash(spec)}" for spec in steps)
+            parts = [f"{PARALLEL}:", *map("".join, zip(hashes, needs, strict=True))]
+        else:
+            parts = [f"{spec.step_id}:{_schema_hash(spec)}" for spec in self.steps]
         parts += [f"{_HOOK}{spec.step_id}:{_schema_hash(spec)}" for spec in self.hooks]
         text = ",".join(parts)
         if len(text) <= MAX_FINGERPRINT:
@@ -231,6 +254,9 @@ class SagaDefinition:
             return [f"its {len(self.steps)} steps or their types are not those it was started with"]
         before = dict(part.rsplit(":", 1) for part in stored.split(",") if ":" in part)
         now = dict(part.rsplit(":", 1) for part in self.fingerprint.split(","))
+        if (PARALLEL in before) != (PARALLEL in now):
+            is_so, was_so = ("parallel", "one after the other")[:: 1 if PARALLEL in now else -1]
+            return [f"its steps run {is_so} now, and ran {was_so} when it was started"]
         found = [f"{_told(step_id)} is gone" for step_id in before if step_id not in now]
         previous: str | None = None
         for step_id in now:
@@ -240,7 +266,10 @@ class SagaDefinition:
                 where = "at the beginning" if previous is None else f"after '{previous}'"
                 found.append(f"step '{step_id}' was added {where}")
             elif before[step_id] != now[step_id]:
-                found.append(f"the input or output schema of {_told(step_id)} has changed")
+                same = before[step_id].split("<")[0] == now[step_id].split("<")[0]
+                what = "the dependencies" if same else "the input or output schema"
+                verb = "have" if same else "has"
+                found.append(f"{what} of {_told(step_id)} {verb} changed")
             previous = step_id
         kept_before = [step_id for step_id in before if step_id in now]
         kept_now = [step_id for step_id in now if step_id in before]

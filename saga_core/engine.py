@@ -40,6 +40,7 @@ from saga_core.live import LiveSaga
 from saga_core.obeying import obey
 from saga_core.observing import Observers
 from saga_core.outage import Outage
+from saga_core.parallel import crew_of
 from saga_core.performing import StepRunner
 from saga_core.records import (
     DUE_NOW,
@@ -96,8 +97,8 @@ class SagaEngine:
         self.execution_lease = execution_lease
         self.worker = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}"
         """Who we are to the store: unique for each engine."""
-        self._observers = observers
-        self._runner = StepRunner(limits, observers)
+        self.observers = observers
+        self.runner = StepRunner(limits, observers)
         self.outage = Outage()
         self._keeper = LeaseKeeper(
             store, self.worker, execution_lease, self._signalled, self.outage
@@ -161,7 +162,11 @@ class SagaEngine:
                 if cancelled or (leaving is not None and leaving()):
                     await self._give_back(live)
                     return
-                happened = await self._runner.run(live)
+                if live.definition.parallel and not live.state.in_hook:
+                    await crew_of(self, live).run(leaving, proven)
+                    proven = None
+                    continue
+                happened = await self.runner.run(live)
                 if happened is not None:
                     decision = self._decide(live, happened)
                     await self.commit(live, decision)
@@ -238,7 +243,7 @@ class SagaEngine:
             ) from error
         live.rests.applied(decision, transition.consumed)
         live.applied(decision, committed, seen=seen + len(signals_in))
-        self._observers.committed(live, decision)
+        self.observers.committed(live, decision)
         if not decision.drive:
             self.watchers.announce(live.saga_id)
         if decision.drive and not committed.held:
@@ -262,6 +267,7 @@ class SagaEngine:
     def _signalled(self, live: LiveSaga, signals: int) -> None:
         """A renewal showed signals that the driver has not heard: look whether one is urgent."""
         live.signals = max(live.signals, signals)
+        live.call.stir()
         task = asyncio.ensure_future(self._heed(live))
         self._hearing.add(task)
         task.add_done_callback(self._hearing.discard)

@@ -71,7 +71,13 @@ def begin(
     history: tuple[NewEntry, ...],
     generation: int = 0,
 ) -> Decision:
-    """Begin a step with its input, or fail at once where its map did."""
+    """Begin a step with its input, or fail at once where its map did.
+
+    A parallel saga begins with those that its driver finds ready.
+    """
+    if definition.parallel:
+        ready = SagaState(status=SagaStatus.RUNNING, step_id=spec.step_id, token=token)
+        return go_on(ready, history)
     at_step = SagaState(
         status=SagaStatus.RUNNING,
         step_id=spec.step_id,

@@ -15,6 +15,10 @@ from saga_core.status import EntryKind, SagaStatus
 
 __all__ = [
     "Aborted",
+    "Begin",
+    "BranchLeft",
+    "BranchesBegin",
+    "BranchesRest",
     "Compensated",
     "CompensationFailed",
     "CompensationRequested",
@@ -25,6 +29,7 @@ __all__ = [
     "EventArrived",
     "Failure",
     "Happened",
+    "InBranch",
     "Mapped",
     "MovedToVersion",
     "NextInput",
@@ -102,6 +107,15 @@ class Unmappable:
 
 
 NextInput = Mapped | Unmappable
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A step of a parallel saga that can begin, with its input."""
+
+    step_id: str
+    next_input: NextInput
+    token: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +247,10 @@ class RetryRequested:
     """The current step's input where it has none yet, because its map had failed."""
     overdue: bool = False
     """The saga's deadline has passed: it is void from now on."""
+    step_id: str | None = None
+    """Which step of a parallel saga; None for all that failed."""
+    begins: tuple[Begin, ...] = ()
+    """In a parallel saga, the inputs of those whose maps had failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +372,33 @@ class Undecodable:
     failure: Failure
 
 
+@dataclass(frozen=True, slots=True)
+class BranchesBegin:
+    """All that these steps of a parallel saga depend on is done."""
+
+    begins: tuple[Begin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BranchesRest:
+    """A parallel saga was looked at, and there is nothing to do yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchLeft:
+    """A step was cancelled, or will not be entered again, because another one failed for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class InBranch:
+    """Something happened in one step of a parallel saga."""
+
+    step_id: str
+    what: Happened
+    busy: frozenset[str] = frozenset()
+    """The steps whose code runs, and which cannot be left where they stand."""
+
+
 Happened = (
     Started
     | StartAhead
@@ -381,6 +426,10 @@ Happened = (
     | Waits
     | WaitsOn
     | Woken
+    | BranchesBegin
+    | BranchesRest
+    | BranchLeft
+    | InBranch
 )
 
 

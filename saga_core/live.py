@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from saga_core.branches import ParallelOutputs
 from saga_core.call import StepCall
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import HookContext, InputContext, SagaDefinition, StepSpec
@@ -85,7 +86,9 @@ class LiveSaga:
         self.call = StepCall()
         self.unwritten: Unwritten | None = None
         self._was_upcast = was_upcast(record)
-        self.outputs = Outputs(record.outputs)
+        self.outputs = self._read_outputs(record)
+        self.crew: object | None = None
+        """What drives its branches, if it is parallel."""
         self.rests = Rests(record, signals, self._clock)
         """What the current step waits for, and what has come."""
         self._limits = limits
@@ -93,6 +96,15 @@ class LiveSaga:
         self._data = record.data
         self._events: list[Any] = []
         self._unread = tuple(each for each in signals if each.kind is SignalKind.EVENT)
+
+    def _read_outputs(self, record: SagaRecord) -> Outputs:
+        if not self.definition.parallel:
+            return Outputs(record.outputs)
+        try:
+            return ParallelOutputs.of(record, self._clock)
+        except PayloadError as error:
+            self._unreadable = error
+            return Outputs()
 
     def read(self) -> None:
         """Decode what maps and steps will see. Raises `PayloadError` for what cannot be read."""

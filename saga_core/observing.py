@@ -35,6 +35,7 @@ class Observers:
         self._hooks = hooks
         self._begun: dict[int, float] = {}
         self._took: dict[int, float] = {}
+        self._in_branches: dict[tuple[int, str | None], float] = {}
 
     def step_begins(self, live: LiveSaga) -> None:
         if self._hooks.active:
@@ -45,11 +46,19 @@ class Observers:
         if begun is not None:
             self._took[id(live)] = time.monotonic() - begun
 
+    def hand_over(self, branch: LiveSaga, live: LiveSaga) -> None:
+        """Note for the whole saga how long the step of one of its branches took."""
+        took = self._took.pop(id(branch), None)
+        if took is not None:
+            self._in_branches[id(live), branch.state.step_id] = took
+
     def committed(self, live: LiveSaga, decision: Decision) -> None:
         if not self._hooks.active:
             return
-        took = self._took.pop(id(live), None)
+        took = whole = self._took.pop(id(live), None)
         for entry in decision.history:
+            if self._in_branches:
+                took = self._in_branches.pop((id(live), entry.step_id), whole)
             self._hooks.observe(
                 ObservedEvent(
                     saga_id=live.saga_id,

@@ -73,13 +73,16 @@ class Outputs(dict[str, Recorded]):
     def after(self, entries: Iterable[NewEntry]) -> Outputs:
         """Return what they are once more entries are on record."""
         later = Outputs()
-        dict.update(later, self)
-        later.things = list(self.things)
-        later.went_back = self.went_back
-        later._newest = dict(self._newest)
-        later._ends = self._ends
+        later._copy(self)
         later.hear(entries)
         return later
+
+    def _copy(self, other: Outputs) -> None:
+        self.update(other)
+        self.things = list(other.things)
+        self.went_back = other.went_back
+        self._newest = dict(other._newest)
+        self._ends = other._ends
 
     def times(self, step_id: str) -> int:
         """Return how often a step was done."""

@@ -39,7 +39,7 @@ from saga_core.outputs import thing_of
 from saga_core.status import Direction
 from saga_core.waking import wait_again, wake_up
 
-__all__ = ["StepCancelledError", "StepRunner"]
+__all__ = ["StepCancelledError", "StepRunner", "untimely"]
 
 logger = logging.getLogger("saga_core")
 
@@ -75,9 +75,9 @@ class StepRunner:
     async def run(self, live: LiveSaga) -> Happened | None:
         """Do or undo the current step, if it is time. None when a command broke it off."""
         assert live.state.step_id is not None  # noqa: S101 - else it would not be driving
-        untimely = _untimely(live)
-        if untimely is not None:
-            return untimely
+        early_or_late = untimely(live)
+        if early_or_late is not None:
+            return early_or_late
         spec = live.definition.step(live.state.step_id)
         forward = live.state.direction is Direction.FORWARD
         instead = wake_up(live, spec)
@@ -207,7 +207,7 @@ class StepRunner:
             self._observers.step_ends(live)
 
 
-def _untimely(live: LiveSaga) -> Happened | None:
+def untimely(live: LiveSaga) -> Happened | None:
     """Say what comes before the step, or instead of it, by the time."""
     left = live.time_left()
     if left is not None and left <= 0:

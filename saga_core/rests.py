@@ -34,8 +34,8 @@ class Rests:
         clock: Callable[[], datetime],
     ) -> None:
         """`clock` tells the store's time, as far as it is known."""
-        self._record = record
-        self._clock = clock
+        self.record = record
+        self.clock = clock
         self._state = record.state
         self._waits: tuple[Resting, ...] | None = None
         self._kept: list[StoredSignal] = []
@@ -59,7 +59,12 @@ class Rests:
     @property
     def news(self) -> int:
         """How many of the events that are kept nobody had heard of when the saga was read."""
-        return sum(signal.seq > self._record.seen for signal in self._kept)
+        return sum(signal.seq > self.record.seen for signal in self._kept)
+
+    @property
+    def kept(self) -> Sequence[StoredSignal]:
+        """The events that have come and that no step has used up, in their order."""
+        return self._kept
 
     @property
     def waits(self) -> tuple[Resting, ...]:
@@ -85,14 +90,14 @@ class Rests:
     def is_over(self) -> bool:
         """Tell whether the current wait has ended by its time."""
         ends = self.waits[-1].ends
-        return ends is not None and ends <= self._clock() + TOLERANCE
+        return ends is not None and ends <= self.clock() + TOLERANCE
 
     def retry_at(self, policy: RetryPolicy) -> datetime | None:
         """Return when the next attempt begins, if only an event has woken the saga before that.
 
         What the policy's jitter has taken off is not on record, so it may be that much later.
         """
-        record, state = self._record, self._state
+        record, state = self.record, self._state
         if record.signals == record.seen or state is not record.state:
             return None
         delay = policy.delay_after(state.attempt, jitter=0.0) if state.attempt else None
@@ -100,7 +105,7 @@ class Rests:
         if not delay or not resting or state.waiting_for is not None:
             return None
         ends = kept_retry(record) or record.updated_at + delay
-        return ends if ends > self._clock() + TOLERANCE else None
+        return ends if ends > self.clock() + TOLERANCE else None
 
     def answers(
         self, models: Mapping[str, type[BaseModel]], waits: Sequence[Resting] | None = None
@@ -110,7 +115,7 @@ class Rests:
 
     def would_be_answered(self, rest: Rest, models: Mapping[str, type[BaseModel]]) -> bool:
         """Tell whether the event that a new wait asks for is there already."""
-        waits = (*self._earlier(rest), Resting(rest, self._clock()))
+        waits = (*self._earlier(rest), Resting(rest, self.clock()))
         return answers(waits, self._kept, models)[-1] is not None
 
     def knows(self, event_id: str) -> bool:
@@ -132,7 +137,7 @@ class Rests:
         if not is_wait(waiting_for):
             return ()
         if self._waits is None:
-            self._waits = waits_of(self._record)
+            self._waits = waits_of(self.record)
         return self._waits
 
     def applied(self, decision: Decision, consumed: Collection[str]) -> None:
@@ -142,7 +147,7 @@ class Rests:
         for entry in decision.history:
             if entry.kind is EntryKind.WAITING:
                 rest = Rest.decode(entry.output or "")
-                self._waits = (*self._earlier(rest), Resting(rest, self._clock()))
+                self._waits = (*self._earlier(rest), Resting(rest, self.clock()))
         self._state = decision.state
         self._given = []
         self.over = ()

@@ -120,6 +120,8 @@ class EntryKind(StrEnum):
     HOOK_DONE = "hook_done"
     HOOK_SKIPPED = "hook_skipped"
     """A person let the saga go on without it."""
+    BRANCH = "branch"
+    """Where a step of a parallel saga stands since; the entry's output says, as JSON."""
     UPCAST = "upcast"
     """The saga was moved to another version of its definition; the entry's output says how."""
 

@@ -84,6 +84,8 @@ def used_up(live: LiveSaga, decision: Decision) -> tuple[str, ...]:
     before, after = live.state, decision.state
     if (before.step_id, before.direction) == (after.step_id, after.direction):
         return ()
+    if live.definition.parallel and not before.in_hook:
+        return ()  # its driver knows
     given: Sequence[StoredSignal | None] = live.rests.given
     if not given and before.waiting_for is None:
         return ()
