@@ -86,6 +86,11 @@ class BranchRests(Rests):
         self._state = state
 
     @property
+    def news(self) -> int:
+        """How many of the events that are kept nobody had heard of when the saga was read."""
+        return self._whole.news
+
+    @property
     def _free(self) -> list[StoredSignal]:
         mine = self._step_id
         return [

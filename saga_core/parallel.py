@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 from uuid import uuid4
 
 from saga_core.branches import Branch, ParallelOutputs, ready_steps
@@ -28,20 +28,34 @@ from saga_core.happening import (
 )
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
-from saga_core.performing import untimely
+from saga_core.observing import Observers
+from saga_core.performing import StepRunner, untimely
+from saga_core.records import Committed
 from saga_core.rests import TOLERANCE
 from saga_core.status import Direction, SignalKind
+from saga_core.store import SagaStore
 from saga_core.waking import is_answered
-
-if TYPE_CHECKING:
-    from saga_core.engine import SagaEngine
 
 __all__ = ["Crew", "crew_of"]
 
 _EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
 
 
-def crew_of(engine: SagaEngine, live: LiveSaga) -> Crew:
+class Driver(Protocol):
+    """What a saga's engine does for its branches."""
+
+    store: SagaStore
+    runner: StepRunner
+    observers: Observers
+
+    async def commit(
+        self, live: LiveSaga, decision: Decision, *, consumed: tuple[str, ...] = ()
+    ) -> Committed:
+        """Write a decision."""
+        ...
+
+
+def crew_of(engine: Driver, live: LiveSaga) -> Crew:
     """Return what drives the branches of a saga, the same one as long as we drive it."""
     if not isinstance(live.crew, Crew):
         live.crew = Crew(engine, live)
@@ -51,7 +65,7 @@ def crew_of(engine: SagaEngine, live: LiveSaga) -> Crew:
 class Crew:
     """The branches of one saga that is being driven here."""
 
-    def __init__(self, engine: SagaEngine, live: LiveSaga) -> None:
+    def __init__(self, engine: Driver, live: LiveSaga) -> None:
         self._engine = engine
         self._live = live
         self._outputs = live.outputs if isinstance(live.outputs, ParallelOutputs) else None
