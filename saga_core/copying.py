@@ -14,6 +14,7 @@ from saga_core.errors import (
     SagaError,
     SagaNotFoundError,
     SagaStateError,
+    SchemaError,
 )
 from saga_core.finding import holder_of
 from saga_core.plugins import check_contract
@@ -113,8 +114,8 @@ async def copy_sagas(
     cursor: str | None = None
     while True:
         page = await source.find(_at(query, cursor))
-        for record in page.records:
-            await copying.copy(record.saga_id)
+        for saga_id in (*(record.saga_id for record in page.records), *page.unreadable):
+            await copying.copy(saga_id)
             done += 1
             if progress is not None:
                 progress(done, max(done, total))
@@ -158,15 +159,21 @@ class _Copying:
         except SagaNotFoundError:
             self._gone += 1
             return
+        except SchemaError as error:
+            self._refused(saga_id, f"it cannot be read at the source: {error}")
+            return
         try:
             await self._place(original)
         except _ConflictError as conflict:
-            self._conflicts += 1
-            if len(self._reasons) < NAMED:
-                self._reasons.append((saga_id, str(conflict)))
+            self._refused(saga_id, str(conflict))
         except SagaError as error:
             error.saga_id = saga_id
             raise
+
+    def _refused(self, saga_id: UUID, why: str) -> None:
+        self._conflicts += 1
+        if len(self._reasons) < NAMED:
+            self._reasons.append((saga_id, why))
 
     async def _place(self, original: SagaExport) -> None:
         record = original.record

@@ -13,12 +13,17 @@ from uuid import UUID
 from saga_core.errors import PayloadError
 from saga_core.records import SagaRecord
 
-__all__ = ["cursor_of", "read_cursor"]
+__all__ = ["cursor_at", "cursor_of", "read_cursor"]
 
 
 def cursor_of(last: SagaRecord) -> str:
     """Return the cursor of a page that ends with this saga."""
-    return json.dumps([last.created_at.isoformat(), str(last.saga_id)])
+    return cursor_at(last.created_at, last.saga_id)
+
+
+def cursor_at(created_at: datetime, saga_id: UUID) -> str:
+    """Return the cursor of a page that ends with a saga of this id, created at that time."""
+    return json.dumps([created_at.isoformat(), str(saga_id)])
 
 
 def read_cursor(cursor: str) -> tuple[datetime, UUID]:

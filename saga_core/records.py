@@ -331,6 +331,9 @@ class Page:
     records: tuple[SagaRecord, ...]
     cursor: str | None
     """For the next page; None on the last."""
+    unreadable: tuple[UUID, ...] = ()
+    """Sagas that match, and whose rows something else than this library has written. A store that
+    cannot find such rows, because its schema refuses them, leaves this empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

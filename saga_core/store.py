@@ -181,7 +181,10 @@ class Catalog(Protocol):
     """All sagas of a namespace."""
 
     async def find(self, query: Query) -> Page:
-        """Return a page of the sagas that match. Cursors are stable while sagas come and go."""
+        """Return a page of the sagas that match. Cursors are stable while sagas come and go.
+
+        A row that cannot be read hides no other: it is in the page's `unreadable`.
+        """
         ...
 
     async def count(self, query: Query) -> int:

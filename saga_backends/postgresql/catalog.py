@@ -10,7 +10,9 @@ from uuid import UUID
 import asyncpg
 
 from saga_backends.postgresql.statements import Statements
+from saga_backends.postgresql.values import check_finite
 from saga_backends.sql.names import Names
+from saga_backends.sql.reading import page_of
 from saga_backends.sql.rows import (
     HISTORY_COLUMNS,
     INBOX_COLUMNS,
@@ -20,7 +22,7 @@ from saga_backends.sql.rows import (
     signal_of,
     state_values,
 )
-from saga_core.cursor import cursor_of, read_cursor
+from saga_core.cursor import read_cursor
 from saga_core.errors import (
     ActiveSagaAlreadyExistsError,
     SagaNotFoundError,
@@ -62,9 +64,12 @@ class PostgresqlCatalog:
                 *values,
                 query.limit + 1,
             )
-        records = tuple(record_of(row, now=row[29]) for row in rows[: query.limit])
-        more = len(rows) > query.limit
-        return Page(records=records, cursor=cursor_of(records[-1]) if more and records else None)
+        return page_of(
+            rows,
+            query.limit,
+            lambda row: record_of(row, now=row[29]),
+            lambda row: (row[27], row[0]),
+        )
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`."""
@@ -136,6 +141,9 @@ class PostgresqlCatalog:
     async def restore(self, export: SagaExport) -> None:
         """Write an exported saga as it was, in one transaction; see `Catalog.restore`."""
         record = export.record
+        check_finite(record.due_at, record.created_at, record.updated_at)
+        check_finite(*(entry.at for entry in export.history))
+        check_finite(*(signal.at for signal in export.inbox))
         names = self._sql.names
         columns = ("namespace", *names.saga_columns, "entries")
         values = (

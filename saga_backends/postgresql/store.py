@@ -23,6 +23,7 @@ from saga_backends.postgresql.values import (
     outputs_of,
     pairs,
 )
+from saga_backends.sql.reading import readable
 from saga_backends.sql.rows import entry_of, record_of, signal_of, state_values
 from saga_core.errors import (
     ActiveSagaAlreadyExistsError,
@@ -133,10 +134,11 @@ class PostgresqlStore(PostgresqlCatalog):
                 [kind.fingerprint for kind in kinds],
                 int(favour),
             )
-        records = tuple(
-            record_of(row, now=row[29], outputs=outputs_of(row[30]), reclaimed=row[31])
-            for row in rows
-            if row[0] is not None
+        # The lease of one that cannot be read ends by itself.
+        records, _ = readable(
+            [row for row in rows if row[0] is not None],
+            lambda row: record_of(row, now=row[29], outputs=outputs_of(row[30]), reclaimed=row[31]),
+            lambda row: row[0],
         )
         # The statement sees the state before the claim.
         return Claims.after(rows[0][32], taken=records, limit=limit)

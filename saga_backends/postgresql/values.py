@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from saga_backends.sql.rows import entry_of
+from saga_core.errors import PayloadError
 from saga_core.records import (
     Due,
     Held,
@@ -19,7 +20,11 @@ from saga_core.records import (
     Transition,
 )
 
-__all__ = ["due_of", "entry_values", "lease_of", "outputs_of", "pairs"]
+__all__ = ["check_finite", "due_of", "entry_values", "lease_of", "outputs_of", "pairs"]
+
+FIRST = datetime(1, 1, 2, tzinfo=UTC)
+LAST = datetime(9999, 12, 30, tzinfo=UTC)
+"""What every zone can show; the driver writes the outermost times as infinity."""
 
 
 def lease_of(transition: Transition) -> tuple[str, tuple[Any, ...]]:
@@ -36,7 +41,23 @@ def lease_of(transition: Transition) -> tuple[str, tuple[Any, ...]]:
 
 def due_of(due: Due | None) -> tuple[timedelta | None, datetime | None]:
     """Return the two parameters that a `Due` becomes."""
-    return (None, None) if due is None else (due.delay, due.at)
+    if due is None:
+        return None, None
+    check_finite(due.at)
+    return due.delay, due.at
+
+
+def check_finite(*times: datetime | None) -> None:
+    """Refuse what PostgreSQL would keep as infinity, with which nothing can be reckoned.
+
+    Raises `PayloadError`.
+    """
+    for time in times:
+        if time is not None and not FIRST <= time <= LAST:
+            raise PayloadError(
+                f"PostgreSQL cannot hold the time {time}: it must be from {FIRST:%Y-%m-%d} to "
+                f"{LAST:%Y-%m-%d}"
+            )
 
 
 def entry_values(entries: Sequence[NewEntry]) -> list[Any]:

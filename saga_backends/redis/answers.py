@@ -10,12 +10,38 @@ from uuid import UUID
 
 from saga_backends.redis.moments import moment
 from saga_core.errors import SchemaError
-from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
+from saga_core.records import Committed, HistoryEntry, SagaRecord, SagaState, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 
-__all__ = ["entries_of", "entry_of", "record_of", "signals_of"]
+__all__ = ["committed_of", "entries_of", "entry_of", "record_of", "saga_id_of", "signals_of"]
 
 _NOT_OURS = (ValueError, TypeError, KeyError, IndexError)
+
+
+def saga_id_of(text: str) -> UUID:
+    """Read a saga's id from an index. Raises `SchemaError`."""
+    try:
+        return UUID(text)
+    except _NOT_OURS as error:
+        raise SchemaError(
+            f"{text!r} stands where the id of a saga belongs: something else writes to the keys "
+            "of this namespace"
+        ) from error
+
+
+def committed_of(saga_id: UUID, answer: Sequence[Any]) -> Committed:
+    """Read what a commit has made, or the same commit before it. Raises `SchemaError`."""
+    try:
+        _, version, fence, signals, stands = answer
+        return Committed(
+            version=int(version), fence=int(fence), signals=int(signals), held=stands == "1"
+        )
+    except _NOT_OURS as error:
+        raise SchemaError(
+            f"what a commit has made of saga {saga_id} is not what this library writes: something "
+            "else writes to the keys of this namespace",
+            saga_id=saga_id,
+        ) from error
 
 
 def entry_of(seq: int, text: str) -> tuple[HistoryEntry, UUID | None]:

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
+from saga_backends.redis.answers import saga_id_of
 from saga_backends.redis.faults import our_errors
 from saga_backends.redis.scripts import SCRIPTS
 from saga_core.errors import (
@@ -55,7 +56,7 @@ class ScriptCalls:
                 raise ActiveSagaAlreadyExistsError(
                     f"saga {answer[1]} is active with aggregation_id {answer[2]!r}: wait for its "
                     "end, or look why it does not end",
-                    saga_id=UUID(answer[1]),
+                    saga_id=saga_id_of(answer[1]),
                 )
             case "undue":
                 raise SagaStateError(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from saga_backends.redis.answers import entry_of, record_of, signals_of
+from saga_backends.redis.answers import entry_of, record_of, saga_id_of, signals_of
 from saga_backends.redis.arguments import listed, optional, restore_arguments
 from saga_backends.redis.calling import ScriptCalls
 from saga_backends.redis.moments import instant, micros, moment
 from saga_core.cursor import cursor_of, read_cursor
-from saga_core.errors import SagaStateError
+from saga_core.errors import SagaStateError, SchemaError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
 
 __all__ = ["RedisCatalog"]
+
+logger = logging.getLogger("saga_backends.redis")
 
 LOOK = 500
 """How many sagas one script looks at: some 5 ms of the server's time."""
@@ -31,24 +34,31 @@ class RedisCatalog(ScriptCalls):
         """Return a page of the sagas that match; see `Catalog.find`.
 
         A query with several conditions walks along the smallest index, in as many bounded
-        scripts as the page needs.
+        scripts as the page needs. What cannot be read is told in the page, and in the log.
         """
         records: list[SagaRecord] = []
+        unreadable: list[tuple[int, UUID]] = []
         place = None if query.cursor is None else _place_of(query.cursor)
         wanted = query.limit + 1
         while len(records) < wanted:
             answer = await self._look(query, place, wanted - len(records), "rows")
             now = moment(answer[1])
-            records += [
-                record_of(UUID(answer[at]), answer[at + 1], now=now)
-                for at in range(5, len(answer), 2)
-            ]
+            for at in range(5, len(answer), 2):
+                try:
+                    records.append(record_of(saga_id_of(answer[at]), answer[at + 1], now=now))
+                except SchemaError as error:
+                    logger.warning("%s: passed over in a list: %s", self._where, error)
+                    if error.saga_id is not None:
+                        unreadable.append((len(records), error.saga_id))
             if not answer[2]:
                 break
             place = (answer[2], answer[3])
         page = tuple(records[: query.limit])
         more = len(records) > query.limit
-        return Page(records=page, cursor=cursor_of(page[-1]) if more and page else None)
+        # Those behind the last of this page come with the next.
+        told = tuple(saga_id for at, saga_id in unreadable if at < len(page) or not more)
+        cursor = cursor_of(page[-1]) if more and page else None
+        return Page(records=page, cursor=cursor, unreadable=told)
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`. One condition is counted by its index."""

@@ -9,7 +9,14 @@ from typing import Any
 from uuid import UUID
 
 from saga_backends.redis.address import safe
-from saga_backends.redis.answers import entries_of, entry_of, record_of, signals_of
+from saga_backends.redis.answers import (
+    committed_of,
+    entries_of,
+    entry_of,
+    record_of,
+    saga_id_of,
+    signals_of,
+)
 from saga_backends.redis.arguments import (
     commit_arguments,
     kind_of,
@@ -108,10 +115,7 @@ class RedisStore(RedisCatalog):
                 f"saga {transition.saga_id} has an event with the id {answer[1]!r} already",
                 saga_id=transition.saga_id,
             )
-        _, version, fence, signals, stands = answer
-        return Committed(
-            version=int(version), fence=int(fence), signals=int(signals), held=stands == "1"
-        )
+        return committed_of(transition.saga_id, answer)
 
     async def history(
         self, saga_id: UUID, *, after: int = 0, limit: int = 100
@@ -148,7 +152,11 @@ class RedisStore(RedisCatalog):
             try:
                 outputs, reclaimed = entries_of(answer[at + 2]), answer[at + 3] == "1"
                 record = record_of(
-                    UUID(answer[at]), answer[at + 1], now=now, outputs=outputs, reclaimed=reclaimed
+                    saga_id_of(answer[at]),
+                    answer[at + 1],
+                    now=now,
+                    outputs=outputs,
+                    reclaimed=reclaimed,
                 )
             except SchemaError as error:
                 # Its lease ends by itself; the others must not wait for those who mend it.

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from saga_core.errors import SchemaError
 from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 
 __all__ = [
     "HISTORY_COLUMNS",
     "INBOX_COLUMNS",
+    "NOT_OURS",
     "SAGA_COLUMNS",
     "STATE_COLUMNS",
     "entry_of",
+    "not_ours",
     "record_of",
     "signal_of",
     "state_values",
@@ -76,6 +80,9 @@ HISTORY_COLUMNS = (
 INBOX_COLUMNS = ("seq", "at", "event_id", "kind", "payload", "consumed")
 """The order in which `signal_of` takes a row."""
 
+NOT_OURS = (ValueError, TypeError, KeyError, IndexError, OverflowError)
+"""What reading a row raises that something else has written."""
+
 
 def state_values(state: SagaState) -> tuple[Any, ...]:
     """Return a state in the order of `STATE_COLUMNS`."""
@@ -95,6 +102,15 @@ def state_values(state: SagaState) -> tuple[Any, ...]:
     )
 
 
+def not_ours(what: str, error: Exception, saga_id: UUID | None = None) -> SchemaError:
+    """Return what is raised for a row that cannot be read."""
+    return SchemaError(
+        f"{what} is not what this library writes ({error}): something else, or a later version, "
+        "writes to its tables",
+        saga_id=saga_id,
+    )
+
+
 def record_of(
     row: Sequence[Any],
     *,
@@ -102,7 +118,19 @@ def record_of(
     outputs: tuple[HistoryEntry, ...] = (),
     reclaimed: bool = False,
 ) -> SagaRecord:
-    """Make a record of a row that has (at least) the columns of `SAGA_COLUMNS`, in order."""
+    """Make a record of a row that has (at least) the columns of `SAGA_COLUMNS`, in order.
+
+    Raises `SchemaError`.
+    """
+    try:
+        return _record(row, now, outputs, reclaimed)
+    except NOT_OURS as error:
+        raise not_ours(f"the row of saga {row[0]}", error, row[0]) from error
+
+
+def _record(
+    row: Sequence[Any], now: datetime, outputs: tuple[HistoryEntry, ...], reclaimed: bool
+) -> SagaRecord:
     return SagaRecord(
         saga_id=row[0],
         saga_name=row[1],
@@ -142,12 +170,16 @@ def record_of(
 
 
 def entry_of(row: Sequence[Any]) -> HistoryEntry:
-    """Make a history entry of a row in the order of `HISTORY_COLUMNS`."""
+    """Make a history entry of a row in the order of `HISTORY_COLUMNS`. Raises `SchemaError`."""
+    try:
+        kind = EntryKind(row[3])
+    except NOT_OURS as error:
+        raise not_ours(f"entry {row[0]} of a history", error) from error
     return HistoryEntry(
         seq=row[0],
         version=row[1],
         at=row[2],
-        kind=EntryKind(row[3]),
+        kind=kind,
         step_id=row[4],
         attempt=row[5],
         input=row[6],
@@ -160,12 +192,16 @@ def entry_of(row: Sequence[Any]) -> HistoryEntry:
 
 
 def signal_of(row: Sequence[Any]) -> StoredSignal:
-    """Make a signal of a row in the order of `INBOX_COLUMNS`."""
+    """Make a signal of a row in the order of `INBOX_COLUMNS`. Raises `SchemaError`."""
+    try:
+        kind = SignalKind(row[3])
+    except NOT_OURS as error:
+        raise not_ours(f"signal {row[0]} of an inbox", error) from error
     return StoredSignal(
         seq=row[0],
         at=row[1],
         event_id=row[2],
-        kind=SignalKind(row[3]),
+        kind=kind,
         payload=row[4],
         consumed=bool(row[5]),
     )

@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from saga_backends.sql.reading import page_of
 from saga_backends.sqlite.connection import Transactions
 from saga_backends.sqlite.layout import Layout, micros, now_micros
 from saga_backends.sqlite.rows import Rows, entry_values
 from saga_backends.sqlite.statements import Statements
-from saga_core.cursor import cursor_of, read_cursor
+from saga_core.cursor import read_cursor
 from saga_core.errors import SagaNotFoundError, SagaStateError
 from saga_core.records import Page, Query, SagaExport
 
@@ -57,9 +58,12 @@ class SqliteCatalog:
 
         rows = await self._db.read(read)
         now = now_micros()
-        records = tuple(self._rows.record_of(row, now=now) for row in rows[: query.limit])
-        more = len(rows) > query.limit
-        return Page(records=records, cursor=cursor_of(records[-1]) if more and records else None)
+        return page_of(
+            rows,
+            query.limit,
+            lambda row: self._rows.record_of(row, now=now),
+            self._rows.place_of,
+        )
 
     async def count(self, query: Query) -> int:
         """Return how many match; see `Catalog.count`."""

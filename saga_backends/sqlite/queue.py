@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from saga_backends.sql.reading import readable
 from saga_backends.sqlite.connection import Transactions
 from saga_backends.sqlite.layout import Layout, micros, now_micros
 from saga_backends.sqlite.rows import Rows
@@ -61,15 +62,18 @@ class SqliteQueue:
                     until = layout.time_of(now + micros(lease))
                     values = (worker, claim, until, self.namespace, saga_id)
                     rows.append(db.execute(self._sql.claim, values).fetchone())
-            return tuple(
-                self._rows.record_of(
+            # The lease of one that cannot be read ends by itself.
+            records, _ = readable(
+                rows,
+                lambda row: self._rows.record_of(
                     row[:-1],
                     now=now,
                     outputs=self._rows.outputs_of(db, row[0]),
                     reclaimed=bool(row[-1]),
-                )
-                for row in rows
+                ),
+                lambda row: UUID(row[0]),
             )
+            return records
 
         any_due, now, soon = await self._db.read(look)
         records = await self._db.write(take) if any_due else ()

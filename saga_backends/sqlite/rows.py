@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ __all__ = ["Rows", "entry_values"]
 _TAGS = SAGA_COLUMNS.index("tags")
 _TOKEN = SAGA_COLUMNS.index("token")
 _TIMES = tuple(SAGA_COLUMNS.index(name) for name in ("due_at", "created_at", "updated_at"))
+_CREATED = SAGA_COLUMNS.index("created_at")
 _STATE_TOKEN = _TOKEN - _TAGS - 1
 
 
@@ -64,7 +66,18 @@ class Rows:
         outputs: tuple[HistoryEntry, ...] = (),
         reclaimed: bool = False,
     ) -> SagaRecord:
-        """Make a record of a row in the order of `SAGA_COLUMNS`."""
+        """Make a record of a row in the order of `SAGA_COLUMNS`. Raises `SchemaError`."""
+        try:
+            values = self._plain(row)
+        except rows.NOT_OURS as error:
+            raise rows.not_ours(f"the row of saga {row[0]}", error) from error
+        return rows.record_of(values, now=moment(now), outputs=outputs, reclaimed=reclaimed)
+
+    def place_of(self, row: Sequence[Any]) -> tuple[datetime, UUID]:
+        """Return when a saga was created, and its id."""
+        return moment(self.layout.micros_of(row[_CREATED])), UUID(row[0])
+
+    def _plain(self, row: Sequence[Any]) -> list[Any]:
         values = list(row)
         values[0] = UUID(values[0])
         values[_TAGS] = json.loads(values[_TAGS])
@@ -73,7 +86,7 @@ class Rows:
         for index in _TIMES:
             if values[index] is not None:
                 values[index] = moment(self.layout.micros_of(values[index]))
-        return rows.record_of(values, now=moment(now), outputs=outputs, reclaimed=reclaimed)
+        return values
 
     def entry_of(self, row: Sequence[Any]) -> HistoryEntry:
         """Make a history entry of a row in the order of `HISTORY_COLUMNS`."""

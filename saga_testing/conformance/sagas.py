@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from saga_core.records import (
     LeaseAction,
     NewEntry,
     NewSaga,
+    Query,
     Registered,
     SagaRecord,
     SagaState,
@@ -43,6 +45,7 @@ __all__ = [
     "entry",
     "event",
     "leased",
+    "listed",
     "new_saga",
     "one_of",
     "parked",
@@ -173,3 +176,17 @@ def accepted(call: str) -> Iterator[None]:
         yield
     except SagaError as refusal:
         pytest.fail(f"{call} was refused: {refusal!r}")
+
+
+async def listed(store: SagaStore, size: int) -> tuple[list[UUID], list[UUID]]:
+    """Return all sagas that `find` lists in pages of a size, and all that it cannot read."""
+    readable: list[UUID] = []
+    unreadable: list[UUID] = []
+    query = Query(limit=size)
+    while True:
+        page = await store.find(query)
+        readable += [record.saga_id for record in page.records]
+        unreadable += page.unreadable
+        if page.cursor is None:
+            return readable, unreadable
+        query = replace(query, cursor=page.cursor)

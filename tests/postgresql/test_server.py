@@ -7,6 +7,8 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +19,8 @@ import pytest_asyncio
 from saga_backends.postgresql import migration_sql
 from saga_core import (
     Direction,
+    PayloadError,
+    Query,
     SagaOrchestrator,
     SagaStatus,
     SchemaError,
@@ -24,8 +28,17 @@ from saga_core import (
     StoreUrlError,
     open_store,
 )
-from saga_core.records import Registered
-from saga_testing.conformance.sagas import HOUR, KIND, LEASE, commit_of, leased, new_saga
+from saga_core.records import Due, LeaseAction, Registered
+from saga_testing.conformance.sagas import (
+    HOUR,
+    KIND,
+    LEASE,
+    claim,
+    commit_of,
+    leased,
+    listed,
+    new_saga,
+)
 from saga_testing.servers import PostgresqlServer, postgresql_server
 from tests.behaviour.cast import Story, definition
 
@@ -261,3 +274,48 @@ async def test_due_rows_of_another_kind_do_not_stop_the_claim(
             favour=Direction.ROLLBACK,
         )
         assert [record.saga_id for record in claims.records] == [mine.saga_id]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+async def test_row_that_cannot_be_read_hides_no_other(
+    postgresql: PostgresqlServer, connection: Any, size: int
+) -> None:
+    """Another program may have written it, or a later version with a status of its own."""
+    schema = fresh_schema()
+    async with open_store(postgresql.url, create_schema=True, schema_name=schema) as store:
+        made = [new_saga() for _ in range(5)]
+        for one in made:
+            await store.create(one)
+        spoiled = [made[at].saga_id for at in (1, 2, 4)]
+        await connection.execute(
+            f"UPDATE {schema}.saga SET status = 'UNHEARD_OF' WHERE saga_id = ANY($1)", spoiled
+        )
+        sound = [made[0].saga_id, made[3].saga_id]
+        assert await listed(store, size) == (sound, spoiled)
+        assert {one.saga_id for one in (await claim(store)).records} == set(sound)
+        with pytest.raises(SchemaError, match="UNHEARD_OF") as told:
+            await store.load(spoiled[0])
+        assert told.value.saga_id == spoiled[0]
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.mark.parametrize("at", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
+async def test_time_that_would_become_infinite_is_refused(
+    postgresql: PostgresqlServer, connection: Any, at: datetime
+) -> None:
+    """With one such saga the server could not reckon any more when the next one falls due."""
+    schema = fresh_schema()
+    due = Due(at=at)
+    async with open_store(postgresql.url, create_schema=True, schema_name=schema) as store:
+        with pytest.raises(PayloadError, match="cannot hold the time"):
+            await store.create(new_saga(due=due))
+        record = (await store.create(leased())).record
+        with pytest.raises(PayloadError, match="cannot hold the time"):
+            await store.commit(commit_of(record, lease=LeaseAction.RELEASE, due=due))
+        original = await store.export(record.saga_id)
+        never = replace(original, record=replace(original.record, saga_id=uuid4(), due_at=due.at))
+        with pytest.raises(PayloadError, match="cannot hold the time"):
+            await store.restore(never)
+        assert (await store.load(record.saga_id)).version == record.version
+        assert await store.count(Query()) == 1
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from saga_backends.redis.scripts import SCRIPTS
-from saga_core import SagaStore, SchemaError, open_store
+from saga_core import CopyConflictError, Query, SagaStore, SchemaError, copy_sagas, open_store
 from saga_core.records import Due, Held
-from saga_testing.conformance.sagas import LEASE, ME, claim, new_saga
+from saga_testing import MemoryStore
+from saga_testing.conformance.sagas import LEASE, ME, claim, commit_of, leased, listed, new_saga
 from saga_testing.servers import RedisServer
 from tests.redis.keys import Keys
 from tests.redis.scene import CALLS, identity, set_scene
@@ -132,6 +133,66 @@ async def test_row_that_cannot_be_read_hides_no_other_from_a_claim(
         await keys.client.rpush(f"{keys.prefix}history:{new.saga_id}", "1 1 - omitted")
     assert [one.saga_id for one in (await claim(store)).records] == [sound.saga_id]
     assert f"saga {new.saga_id} cannot be driven" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+async def test_row_that_cannot_be_read_hides_no_other_from_a_list(
+    store: SagaStore, keys: Keys, size: int
+) -> None:
+    made = [new_saga() for _ in range(6)]
+    for one in made:
+        await store.create(one)
+    spoiled = {made[at].saga_id for at in (0, 2, 3, 5)}
+    for saga_id in spoiled:
+        await keys.client.hset(f"{keys.prefix}saga:{saga_id}", "state", "{")
+    sound, told = await listed(store, size)
+    assert sound == [made[1].saga_id, made[4].saga_id]
+    assert (len(told), set(told)) == (4, spoiled)
+
+
+async def test_copy_names_what_cannot_be_read_and_moves_all_else(
+    store: SagaStore, keys: Keys
+) -> None:
+    row, entry, sound = new_saga(), new_saga(), new_saga()
+    for one in (row, entry, sound):
+        await store.create(one)
+    await keys.client.hset(f"{keys.prefix}saga:{row.saga_id}", "state", "{")
+    await keys.client.rpush(f"{keys.prefix}history:{entry.saga_id}", "somebody else's")
+    target = MemoryStore()
+    with pytest.raises(CopyConflictError, match="cannot be read at the source") as refused:
+        await copy_sagas(store, target)
+    report = refused.value.report
+    assert (report.copied, report.conflicts) == (1, 2)
+    assert {saga_id for saga_id, _ in report.reasons} == {row.saga_id, entry.saga_id}
+    assert (await target.load(sound.saga_id)).saga_id == sound.saga_id
+
+
+async def test_holder_of_an_aggregate_that_is_no_saga_is_told(store: SagaStore, keys: Keys) -> None:
+    await keys.client.hset(f"{keys.prefix}aggregates", "a", "somebody else")
+    with pytest.raises(SchemaError, match="'somebody else' stands where the id of a saga belongs"):
+        await store.create(new_saga(aggregation_id="a"))
+
+
+async def test_commit_that_is_not_ours_is_told(store: SagaStore, keys: Keys) -> None:
+    new = leased()
+    record = (await store.create(new)).record
+    change = commit_of(record)
+    await keys.client.hset(f"{keys.prefix}commits:{new.saga_id}", str(change.commit_id), "what")
+    with pytest.raises(SchemaError, match=f"made of saga {new.saga_id}"):
+        await store.commit(change)
+
+
+async def test_id_in_an_index_that_is_none_hides_no_saga(store: SagaStore, keys: Keys) -> None:
+    new = new_saga()
+    await store.create(new)
+    row = await keys.client.hgetall(f"{keys.prefix}saga:{new.saga_id}")
+    await keys.client.hset(f"{keys.prefix}saga:nobody", mapping=row)
+    for index in ("due", f"due:{row['lane']}:{row['kind']}", "by:created"):
+        score = await keys.client.zscore(f"{keys.prefix}{index}", str(new.saga_id))
+        await keys.client.zadd(f"{keys.prefix}{index}", {"nobody": score})
+    page = await store.find(Query())
+    assert ([one.saga_id for one in page.records], page.unreadable) == ([new.saga_id], ())
+    assert [one.saga_id for one in (await claim(store)).records] == [new.saga_id]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from saga_core import (
     StoreUrlError,
     open_store,
 )
+from saga_testing.conformance.sagas import claim, listed, new_saga
 from tests.behaviour.cast import Story, definition
 from tests.sqlite.driver import NAME, drive_all
 
@@ -129,3 +130,27 @@ async def test_file_that_stays_locked_is_our_error_and_then_works(tmp_path: Path
         other.close()
         saga_id = await orchestrator.start(saga_name=NAME, initial_data={"n": 1})
         assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+async def test_row_that_cannot_be_read_hides_no_other(tmp_path: Path, size: int) -> None:
+    """Another program may have written it, or a later version with a status of its own."""
+    path = tmp_path / "sagas.db"
+    async with open_store(f"sqlite:///{path}") as store:
+        made = [new_saga() for _ in range(5)]
+        for one in made:
+            await store.create(one)
+        spoiled = [made[at].saga_id for at in (1, 2, 4)]
+        with sqlite3.connect(path) as database:
+            for column, value, saga_id in zip(
+                ("status", "tags", "token"), ("UNHEARD_OF", "[", "none"), spoiled, strict=True
+            ):
+                database.execute(
+                    f"UPDATE saga SET {column} = ? WHERE saga_id = ?", (value, str(saga_id))
+                )
+        database.close()
+        sound = [made[0].saga_id, made[3].saga_id]
+        assert await listed(store, size) == (sound, spoiled)
+        assert {one.saga_id for one in (await claim(store)).records} == set(sound)
+        with pytest.raises(SchemaError, match="UNHEARD_OF"):
+            await store.load(spoiled[0])
