@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -49,6 +49,9 @@ class SagaInFlight:
     step_input: Any
     """What the step was given, in a rollback None. Returned as None, or with another `step_id`,
     it is computed by the new version's input map."""
+    maybe_done: Mapping[str, Any] = field(default_factory=dict)
+    """What may have been done, nobody knows, and is yet to be undone: what it was given, by step
+    id. At most the step that a rollback is at. It must stay; its input may be converted."""
 
 
 Convert = Callable[[SagaInFlight], SagaInFlight]

@@ -18,7 +18,7 @@ from saga_core.registry import Registry, Route
 from saga_core.status import Direction, EntryKind
 from saga_core.timing import AT_START
 from saga_core.upcaster import DoneStep, SagaInFlight
-from saga_core.versions import Move, NewOutput, as_driven, tag_of
+from saga_core.versions import Move, NewOutput, as_driven, is_done, tag_of
 
 __all__ = ["bring_to_life"]
 
@@ -105,6 +105,7 @@ class _Upcast:
         self._outputs = {
             entry.step_id: entry for entry in _yet_to_be_undone(record) if entry.step_id is not None
         }
+        self._doubtful = _doubtful(record)
 
     @property
     def _definition(self) -> SagaDefinition:
@@ -124,8 +125,9 @@ class _Upcast:
             raise _RefusedError("its upcaster returned another saga, or another direction")
         data = self._data(before, after)
         outputs = self._done(after)
+        maybe_done = self._maybe_done(after)
         self._check_position(before, after)
-        entry = self._entry(before, after, data, outputs)
+        entry = self._entry(before, after, data, outputs, maybe_done)
         written = entry.as_entry(seq=0, version=record.version, at=record.now)
         moved = as_driven(replace(record, outputs=(*record.outputs, written)))
         live = LiveSaga(moved, self._target, self._limits, self._heard)
@@ -141,6 +143,7 @@ class _Upcast:
         after: SagaInFlight,
         data: str,
         outputs: Mapping[str, NewOutput | None],
+        maybe_done: Mapping[str, str],
     ) -> NewEntry:
         record = self._record
         move = Move(
@@ -152,6 +155,7 @@ class _Upcast:
             step_id=after.step_id,
             data=None if data == record.data else data,
             outputs=outputs,
+            maybe_done=maybe_done,
         )
         try:
             return move.as_entry()
@@ -173,6 +177,7 @@ class _Upcast:
                 done={step_id: _done_step(entry) for step_id, entry in self._outputs.items()},
                 step_id=state.step_id or "",
                 step_input=_value(state.step_input),
+                maybe_done={step_id: _value(text) for step_id, text in self._doubtful.items()},
             )
         except PayloadError as error:
             raise _RefusedError(str(error)) from error
@@ -242,6 +247,27 @@ class _Upcast:
         if stored is not None and (given, output) == (stored.input, stored.output):
             return None  # as it is on record
         return NewOutput(given, output)
+
+    def _maybe_done(self, after: SagaInFlight) -> Mapping[str, str]:
+        """Return the inputs that are new of what may have been done."""
+        given = after.maybe_done
+        if not isinstance(given, Mapping):
+            raise _RefusedError(f"`maybe_done` must be a mapping, got {type(given).__name__}")
+        if set(given) != set(self._doubtful):
+            there = ", ".join(f"'{step_id}'" for step_id in self._doubtful) or "no step"
+            raise _RefusedError(
+                f"{there} may have been done, and that its upcaster cannot change: leave the keys "
+                "of `maybe_done` as they are"
+            )
+        changed = {}
+        for step_id, stored in self._doubtful.items():
+            if step_id not in (spec.step_id for spec in self._definition.steps):
+                continue  # what is wrong with it, its position says
+            spec = self._definition.step(step_id)
+            text = self._text(spec.input, given[step_id], stored, f"the input of step '{step_id}'")
+            if text != stored:
+                changed[step_id] = text
+        return changed
 
     def _check_position(self, before: SagaInFlight, after: SagaInFlight) -> None:
         steps = [spec.step_id for spec in self._definition.steps]
@@ -324,7 +350,7 @@ def _yet_to_be_undone(record: SagaRecord) -> Iterator[HistoryEntry]:
     """Yield what was put out by the steps that are done; in a rollback, up to the current one."""
     newest: dict[str, HistoryEntry] = {}
     for entry in record.outputs:
-        if entry.kind.is_step_output and entry.step_id is not None:
+        if is_done(entry) and entry.step_id is not None:
             newest.pop(entry.step_id, None)
             newest[entry.step_id] = entry
     current = record.state.step_id
@@ -333,6 +359,22 @@ def _yet_to_be_undone(record: SagaRecord) -> Iterator[HistoryEntry]:
         yield entry
         if rollback and step_id == current:
             return
+
+
+def _doubtful(record: SagaRecord) -> Mapping[str, str]:
+    """Return what nobody knows to be done or not and is yet to be undone: the input by step id.
+
+    A rollback begins with it, so it is the current step if there is any.
+    """
+    current = record.state.step_id
+    if record.state.direction is Direction.FORWARD or current is None:
+        return {}
+    for entry in reversed(record.outputs):
+        if entry.step_id == current and is_done(entry):
+            return {}  # it was asked whether it was done
+        if entry.step_id == current and entry.kind is EntryKind.MAYBE_DONE:
+            return {current: entry.input or "null"}
+    return {}
 
 
 def _done_step(entry: HistoryEntry) -> DoneStep:

@@ -8,7 +8,7 @@ read as the entry says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from saga_core.codec import PayloadLimits, decode_json, encode_json
@@ -16,7 +16,7 @@ from saga_core.errors import PayloadError
 from saga_core.records import HistoryEntry, NewEntry, SagaRecord
 from saga_core.status import EntryKind
 
-__all__ = ["Move", "NewOutput", "as_driven", "tag_of", "was_upcast"]
+__all__ = ["Move", "NewOutput", "as_driven", "is_done", "tag_of", "was_upcast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Move:
     outputs: Mapping[str, NewOutput | None]
     """By step id of the new version; None for what stays as it is on record. What is not in it is
     no longer part of the saga."""
+    maybe_done: Mapping[str, str] = field(default_factory=dict)
+    """The inputs that have changed of steps that may have been done, JSON by step id."""
 
     def as_entry(self) -> NewEntry:
         """Return the entry to be written."""
@@ -57,6 +59,11 @@ class Move:
         }
         if self.data is not None:
             told["initial_data"] = decode_json(self.data, what="initial_data")
+        if self.maybe_done:
+            told["maybe_done"] = {
+                step_id: decode_json(text, what="input")
+                for step_id, text in self.maybe_done.items()
+            }
         return NewEntry(
             kind=EntryKind.UPCAST,
             step_id=self.step_id,
@@ -81,6 +88,10 @@ class Move:
                 step_id=told["step"],
                 data=data,
                 outputs={step_id: _read(value) for step_id, value in told["outputs"].items()},
+                maybe_done={
+                    step_id: _encoded(value, "input")
+                    for step_id, value in told.get("maybe_done", {}).items()
+                },
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise PayloadError(
@@ -104,18 +115,24 @@ def as_driven(record: SagaRecord) -> SagaRecord:
         if entry.kind is EntryKind.UPCAST:
             move = Move.decode(entry.output)
             outputs = dict(_after(move, entry, outputs))
+            facts = [_with_input(fact, move) for fact in facts]
             record = replace(
                 record,
                 definition_version=move.version,
                 fingerprint=move.fingerprint,
                 data=record.data if move.data is None else move.data,
             )
-        elif entry.kind.is_step_output and entry.step_id is not None:
+        elif is_done(entry) and entry.step_id is not None:
             outputs.pop(entry.step_id, None)
             outputs[entry.step_id] = entry
         else:
             facts.append(entry)
     return replace(record, outputs=(*facts, *outputs.values()))
+
+
+def is_done(entry: NewEntry) -> bool:
+    """Tell whether an entry with an output says that its step was done, and with which output."""
+    return entry.kind.is_step_output or entry.kind is EntryKind.PROBED
 
 
 def was_upcast(record: SagaRecord) -> bool:
@@ -141,6 +158,13 @@ def _after(
         kind = EntryKind.SKIPPED if value.input is None else EntryKind.COMPLETED
         told = replace(entry, kind=kind, input=value.input, output=value.output, reason=None)
         yield step_id, replace(told, step_id=step_id)
+
+
+def _with_input(fact: HistoryEntry, move: Move) -> HistoryEntry:
+    text = move.maybe_done.get(fact.step_id or "")
+    if fact.kind is not EntryKind.MAYBE_DONE or text is None:
+        return fact
+    return replace(fact, input=text)
 
 
 def _told(value: NewOutput | None) -> dict[str, Any] | None:

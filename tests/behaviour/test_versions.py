@@ -12,17 +12,19 @@ import pytest
 from saga_core import (
     DoneStep,
     SagaAdminSnapshot,
+    SagaDefinition,
     SagaDefinitionError,
     SagaInFlight,
     SagaStateError,
     SagaStatus,
     SagaStore,
     SagaWorker,
+    StepContext,
     Upcaster,
 )
 from saga_core.records import HistoryEntry, SagaExport
 from saga_testing.conformance import StoreHarness
-from tests.behaviour.cast import HOUR, NAME, Story, definition, fails, retry
+from tests.behaviour.cast import HOUR, NAME, Number, Story, definition, fails, retry
 from tests.behaviour.versions import Release, old_definition, renamed, second, to_second
 
 DAY = timedelta(days=1)
@@ -65,6 +67,50 @@ def made_by(release: Release) -> Any:
 def entries(export: SagaExport) -> list[HistoryEntry]:
     """Return the history without its times, which pass when a rule lets time pass."""
     return [replace(entry, at=EPOCH) for entry in export.history]
+
+
+# --- what may have been done ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", [False, True])
+async def test_what_may_have_been_done_is_undone_by_the_new_version_with_what_it_was_given(
+    store: SagaStore, harness: StoreHarness, found: bool
+) -> None:
+    """Its input, and what a probe has found of it, are converted like all else."""
+
+    def probe(inp: Number, ctx: StepContext) -> Number:
+        return Number(n=7)
+
+    def release(story: Story, broken: bool) -> SagaDefinition:
+        undo = fails("busy") if broken else None
+        asked = probe if found else None
+        steps = story.step(), story.uncertain(fails(), undo, probe=asked)
+        return definition(*steps, compensation_retry_policy=retry(3))
+
+    def times_100(in_flight: SagaInFlight) -> SagaInFlight:
+        done = {
+            step_id: replace(
+                each, input={"n": each.input["n"] * 100}, output={"n": each.output["n"] * 100}
+            )
+            for step_id, each in in_flight.done.items()
+        }
+        doubtful = {
+            step_id: {"n": given["n"] * 100} for step_id, given in in_flight.maybe_done.items()
+        }
+        return replace(in_flight, done=done, maybe_done=doubtful)
+
+    old, new = Story(), Story()
+    saga_id = await Release(store).register(release(old, broken=True), "1").start()
+    assert old.log[-1] == f"undo step_1 2->{7 if found else None}"
+    two = Release(store).register(release(Story(), broken=True), "1")
+    two.register(release(new, broken=False), "2", upcast={"1": times_100})
+    await harness.age(saga_id, HOUR)
+    await two.orchestrator.run_due()
+    after = await two.see(saga_id)
+    assert (after.status, after.version_name) == (SagaStatus.COMPENSATED, "2")
+    undone = [line for line in new.log if line.startswith("undo")]
+    assert undone == [f"undo step_1 200->{700 if found else None}", "undo step_0 100->200"]
+    assert [line for line in new.log if line.startswith("probe")] == []
 
 
 # --- side by side --------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from saga_core import (
 )
 from saga_core.happening import Recorded
 from saga_core.live import LiveSaga
+from saga_core.outputs import Outputs
 from saga_core.records import HistoryEntry, NewEntry, NewSaga, SagaRecord, SagaState
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SagaStatus
@@ -232,16 +233,59 @@ def test_rollback_shows_what_is_yet_to_be_undone() -> None:
     )
 
 
-def test_step_that_may_have_been_done_is_undone_by_the_new_version_where_it_was() -> None:
-    record = record_at(1, back=True, done=1)
+def doubtful(*more: NewEntry) -> SagaRecord:
+    """Return a saga in whose rollback the current step may have been done."""
     doubt = NewEntry(
         kind=EntryKind.MAYBE_DONE, step_id="step_1", input='{"n":1}', output='{"generation":3}'
-    ).as_entry(seq=2, version=2, at=NOW)
-    record = replace(record, outputs=(*record.outputs, doubt))
+    )
+    record = record_at(1, back=True, done=1)
+    entries = (each.as_entry(seq=seq, version=2, at=NOW) for seq, each in enumerate((doubt, *more)))
+    return replace(record, outputs=(*record.outputs, *entries))
+
+
+def test_step_that_may_have_been_done_is_undone_by_the_new_version_where_it_was() -> None:
+    record = doubtful()
     live = upcast(record, lambda saga: saga)
     assert live.state.step_id == "step_1"
     assert live.outputs["step_1"] == Recorded('{"n":1}', '{"generation":3}', maybe=True)
     refused(record, lambda saga: replace(saga, step_id="step_0"), "must leave it there")
+
+
+def test_upcaster_sees_and_converts_what_may_have_been_done() -> None:
+    shown: list[SagaInFlight] = []
+
+    def change(saga: SagaInFlight) -> SagaInFlight:
+        shown.append(saga)
+        return replace(saga, maybe_done={"step_1": {"n": 100}})
+
+    record = doubtful()
+    live = upcast(record, change)
+    assert (shown[0].maybe_done, list(shown[0].done)) == ({"step_1": {"n": 1}}, ["step_0"])
+    there = Recorded('{"n":100}', '{"generation":3}', maybe=True)
+    assert live.outputs["step_1"] == there
+    driven = as_driven(stored(record, live))
+    assert Outputs(driven.outputs)["step_1"] == there
+
+
+def test_step_that_a_probe_has_found_is_done_and_may_be_converted() -> None:
+    found = NewEntry(kind=EntryKind.PROBED, step_id="step_1", input='{"n":1}', output='{"n":2}')
+    shown: list[SagaInFlight] = []
+
+    def change(saga: SagaInFlight) -> SagaInFlight:
+        shown.append(saga)
+        done = DoneStep(input={"n": 100}, output={"n": 200}, ran=True)
+        return replace(saga, done={**saga.done, "step_1": done})
+
+    record = doubtful(found)
+    kept = upcast(record, lambda saga: saga)
+    assert kept.outputs["step_1"] == Recorded('{"n":1}', '{"n":2}')
+    assert Outputs(as_driven(stored(record, kept)).outputs)["step_1"] == Recorded(
+        '{"n":1}', '{"n":2}'
+    )
+    live = upcast(record, change)
+    assert (list(shown[0].done), shown[0].maybe_done) == (["step_0", "step_1"], {})
+    for outputs in (live.outputs, Outputs(as_driven(stored(record, live)).outputs)):
+        assert outputs["step_1"] == Recorded('{"n":100}', '{"n":200}')
 
 
 def test_saga_that_has_not_begun_may_begin_at_another_step() -> None:
@@ -342,6 +386,26 @@ REFUSED: dict[str, tuple[SagaRecord, Change, str]] = {
         record_at(1, back=True, done=2),
         lambda saga: replace(saga, done={"step_0": saga.done["step_0"]}),
         "step 'step_1' is to be undone and has no output",
+    ),
+    "what may have been done, as not": (
+        doubtful(),
+        lambda saga: replace(saga, maybe_done={}),
+        "'step_1' may have been done, and that its upcaster cannot change",
+    ),
+    "what may have been done, made up": (
+        record_at(1),
+        lambda saga: replace(saga, maybe_done={"step_0": {"n": 1}}),
+        "no step may have been done, and that its upcaster cannot change",
+    ),
+    "what may have been done with an input of another type": (
+        doubtful(),
+        lambda saga: replace(saga, maybe_done={"step_1": "x"}),
+        "the input of step 'step_1' is not a valid Number",
+    ),
+    "no mapping of what may have been done": (
+        record_at(1),
+        lambda saga: replace(saga, maybe_done=["step_0"]),
+        "`maybe_done` must be a mapping",
     ),
     "a wait at another step": (
         record_at(1, status=SagaStatus.SUSPENDED, waiting_for="event:Paid"),
