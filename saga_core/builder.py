@@ -70,6 +70,7 @@ class SagaBuilder(HookBuilder):
         compensation_retry_policy: RetryPolicy | None = None,
         compensate_when: CompensateWhen = "done",
         pivot: bool = False,
+        transaction: bool = False,
     ) -> StepRef[Out]:
         """Add a step and return a reference to its output.
 
@@ -82,7 +83,9 @@ class SagaBuilder(HookBuilder):
         With `compensate_when="maybe_done"` a rollback also undoes the step that it begins at, which
         may have been done although it failed, timed out or was cut off; its compensation must then
         take `out: ... | None`. Once the `pivot` is done the saga is never rolled back, a step that
-        fails for good is STUCK; a saga has at most one. Raises `SagaDefinitionError`.
+        fails for good is STUCK; a saga has at most one. With `transaction=True` the step and its
+        compensation get the store's own transaction as `ctx.transaction`; the saga can then only
+        be registered with a store that has one. Raises `SagaDefinitionError`.
         """
         number = len(self._steps)
         step_id = self._checked_id(step_id, number)
@@ -105,6 +108,7 @@ class SagaBuilder(HookBuilder):
             ),
             compensate_when=_checked_compensate_when(compensate_when, signature, where),
             pivot=self._checked_pivot(pivot, compensate_when, where),
+            transaction=_checked_transaction(transaction, signature, where),
             input=PayloadCodec(signature.input_type, what=f"{where}, input"),
             output=PayloadCodec(signature.output_type, what=f"{where}, output"),
         )
@@ -170,6 +174,19 @@ class SagaBuilder(HookBuilder):
         if self._parallel:
             return tuple(possible(depends_on, self, where))
         return earlier(depends_on, self._steps, self, where)
+
+
+def _checked_transaction(value: bool, signature: StepSignature, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise SagaDefinitionError(f"{where}: transaction must be True or False, got {value!r}")
+    shapes = {"execute": signature.execute, "compensate": signature.compensate}
+    for name, shape in shapes.items():
+        if value and shape is not None and not shape.is_async:
+            raise SagaDefinitionError(
+                f"{where}: {name} is a plain def, which runs in a thread, and the store's "
+                "transaction cannot be used there: make it async, or leave transaction=True out"
+            )
+    return value
 
 
 def _checked_compensate_when(

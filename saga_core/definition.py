@@ -168,6 +168,8 @@ class StepSpec:
     compensate_when: CompensateWhen = "done"
     pivot: bool = False
     """Once it is done, the saga is not rolled back any more."""
+    transaction: bool = False
+    """Whether it is done, and undone, in the store's own transaction."""
 
     hook: Hook | None = None
     """Which hook it is, if it is one."""
@@ -216,6 +218,11 @@ class SagaDefinition:
     def pivot(self) -> StepSpec | None:
         """The step after which there is no way back, if the saga has one."""
         return next((spec for spec in self.steps if spec.pivot), None)
+
+    @cached_property
+    def transacts(self) -> bool:
+        """Whether some step works in the store's own transaction."""
+        return any(spec.transaction for spec in self.steps)
 
     def is_past_pivot(self, done: Container[str]) -> bool:
         """Tell whether there is a pivot among the ids of the steps that are done."""

@@ -58,6 +58,7 @@ from saga_core.refusals import Refusals, TakenUp
 from saga_core.registry import Registry
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_core.store import SagaStore
+from saga_core.transacting import LENT, Transactions, Write, works_in_transaction
 from saga_core.upcasting import bring_to_life
 from saga_core.waits import told_of
 from saga_core.waking import is_answered, used_up
@@ -98,8 +99,11 @@ class SagaEngine:
         self.worker = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}"
         """Who we are to the store: unique for each engine."""
         self.observers = observers
-        self.runner = StepRunner(limits, observers)
+        self.runner = StepRunner(
+            limits, observers, longest_transaction=execution_lease.total_seconds() * LENT
+        )
         self.outage = Outage()
+        self._transactions = Transactions(store, self.outage, patience=PATIENCE)
         self._keeper = LeaseKeeper(
             store, self.worker, execution_lease, self._signalled, self.outage
         )
@@ -166,13 +170,16 @@ class SagaEngine:
                     await crew_of(self, live).run(leaving, proven)
                     proven = None
                     continue
-                happened = await self.runner.run(live)
+                version = live.version
+                if live.definition.transacts and works_in_transaction(live):
+                    happened = await self._transactions.run(live, self.runner.run, self._record)
+                else:
+                    happened = await self.runner.run(live)
                 if happened is not None:
-                    decision = self._decide(live, happened)
-                    await self.commit(live, decision)
-                    if proven is not None:
-                        proven()
-                        proven = None
+                    await self._record(live, happened)
+                if proven is not None and live.version > version:
+                    proven()
+                    proven = None
         except LeaseLostError as lost:
             logger.warning("%s", lost)
         except asyncio.CancelledError:  # the loop is being shut down
@@ -186,11 +193,15 @@ class SagaEngine:
             self._keeper.drop(live)
             self.watchers.announce(live.saga_id)
 
+    async def _record(self, live: LiveSaga, happened: Happened, write: Write | None = None) -> None:
+        await self.commit(live, self._decide(live, happened), write=write)
+
     async def commit(
         self,
         live: LiveSaga,
         decision: Decision,
         *,
+        write: Write | None = None,
         lease: Lease | LeaseAction | None = None,
         signals_in: tuple[Signal, ...] = (),
         consumed: tuple[str, ...] = (),
@@ -199,7 +210,7 @@ class SagaEngine:
         """Write a decision. Raises `LeaseLostError` if somebody else was faster.
 
         By default the lease is kept while there is work, else released. A lost answer is settled
-        by sending the same commit again.
+        by sending the same commit again; `write` is another way to write it and settle that.
         """
         if decision.drive and decision.state.step_input is None:
             decision = live.with_hook_input(decision)
@@ -229,12 +240,15 @@ class SagaEngine:
         if live.trusted_until:
             until = min(until, live.trusted_until)
         try:
-            committed = await settle(
-                lambda: self.store.commit(transition),
-                what=lambda: f"commit of {live.position}",
-                outage=self.outage,
-                until=until,
-            )
+            if write is not None:
+                committed = await write(transition)
+            else:
+                committed = await settle(
+                    lambda: self.store.commit(transition),
+                    what=lambda: f"commit of {live.position}",
+                    outage=self.outage,
+                    until=until,
+                )
         except StaleVersionError as error:
             raise LeaseLostError(
                 f"{live.position} is driven by somebody else now: what was done here since "

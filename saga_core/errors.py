@@ -55,6 +55,13 @@ class PayloadError(SagaError, ValueError):
     """A value cannot be stored: not JSON, a NUL character, or over the size limit."""
 
 
+class TransactionFailedError(SagaError):
+    """The store's transaction that a step worked in could not be committed: all is rolled back.
+
+    Recorded as the step's failure, and tried again by its retry policy.
+    """
+
+
 class QueryError(SagaError, ValueError):
     """What was asked of `find` or `count` makes no sense. The text names the argument; mend it."""
 

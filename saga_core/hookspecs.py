@@ -66,7 +66,8 @@ class Capability(StrEnum):
     DURABLE = "durable"
     """What was acknowledged survives the death of the process."""
     TRANSACTION = "transaction"
-    """A step may write business rows in the store's own transaction. No rule asks for it yet."""
+    """A step may write business rows in the store's own transaction, and a saga may be started in
+    a caller's: the store keeps `saga_core.transactions.TransactionalStore`."""
 
 
 class StoreOptions(BaseModel):

@@ -32,6 +32,7 @@ from saga_core.rests import Rests
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.step import StepContext
 from saga_core.timing import AT_START, Timing, deadline_applies
+from saga_core.transactions import StepTransaction
 from saga_core.versions import was_upcast
 
 __all__ = ["LiveSaga", "Unwritten"]
@@ -85,6 +86,8 @@ class LiveSaga:
         """The loop time until which the lease is surely ours."""
         self.call = StepCall()
         self.unwritten: Unwritten | None = None
+        self.transaction: StepTransaction | None = None
+        """What the current step is lent by the store, while it runs."""
         self._was_upcast = was_upcast(record)
         self.outputs = self._read_outputs(record)
         self.crew: object | None = None
@@ -207,6 +210,11 @@ class LiveSaga:
         self.outputs[step_id] = Recorded(self.state.step_input, output)
         self._values[step_id] = value
 
+    def forget(self, step_id: str) -> None:
+        """Take back what was assumed and will not be recorded."""
+        self.outputs.forget(step_id)
+        self._values.pop(step_id, None)
+
     def output_of(self, step_id: str) -> Any:
         """Return a step's typed output. Raises `PayloadError` if it no longer decodes."""
         if step_id not in self._values:
@@ -269,6 +277,7 @@ class LiveSaga:
             events=tuple(each for each in over if each is not None) if over else (),
             waits=len(over),
             woken=self.rests.woken,
+            transaction=self.transaction,
         )
 
     def with_hook_input(self, decision: Decision) -> Decision:

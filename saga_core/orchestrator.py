@@ -33,6 +33,7 @@ from saga_core.snapshot import SagaSnapshot
 from saga_core.status import EntryKind, SagaStatus
 from saga_core.store import SagaStore
 from saga_core.timing import Moment, check_beginning, check_deadline
+from saga_core.transactions import lender_of
 from saga_core.upcaster import Convert, Upcaster
 from saga_core.waiting import wait_until_rest
 from saga_core.writing import settle, to_the_end
@@ -101,8 +102,11 @@ class SagaOrchestrator:
         returns it in the new form. An older version that is not registered here before needs an
         `Upcaster` with its fingerprints. After `max_crashes` deaths of a worker that was alone
         with a saga in one step, it is STUCK. `deadline` is what new sagas get that are started
-        without one; see `start`. Raises `SagaDefinitionError`.
+        without one; see `start`. Raises `SagaDefinitionError`, also for a saga with a step in the
+        store's own transaction if the store has none to lend.
         """
+        if isinstance(definition, SagaDefinition) and definition.transacts:
+            lender_of(self.store, f"saga '{name}' has a step with transaction=True")
         self.engine.registry.add(
             name,
             definition,
@@ -126,6 +130,7 @@ class SagaOrchestrator:
         delay: timedelta | None = None,
         deadline: timedelta | datetime | None = None,
         wait: bool = True,
+        session: object | None = None,
     ) -> UUID:
         """Start a saga and drive it in this task until it ends or waits; return its id.
 
@@ -141,6 +146,10 @@ class SagaOrchestrator:
         a timeout, waits end, and the rollback begins (without `compensate_on_failure` the saga
         is FAILED), with the `error_code` SagaDeadlineError. A rollback has no deadline. All these
         are times of the store's clock.
+
+        With `session=`, an SQLAlchemy `AsyncSession` or `AsyncConnection` of the store's database,
+        the saga is written in the caller's transaction and begins once he commits; it is never
+        driven here, whatever `wait` says. A refusal leaves his transaction usable.
 
         Raises `SagaDefinitionError` for a name or version that is not registered, or for times
         without a zone, negative or out of range, `PayloadError` for data that cannot be stored,
@@ -162,7 +171,7 @@ class SagaOrchestrator:
         blank = SagaState(status=SagaStatus.RUNNING)
         later = None if beginning is None else beginning.due(limit)
         begun = decide(registration.definition, blank, {}, Started(first, uuid4(), later))
-        mine = begun.drive and wait
+        mine = begun.drive and wait and session is None
         new = NewSaga(
             saga_id=saga_id,
             saga_name=registration.name,
@@ -177,6 +186,11 @@ class SagaOrchestrator:
             due=None if mine else begun.due,
             history=(*_times(beginning, limit), *begun.history),
         )
+        if session is not None:
+            created = await lender_of(self.store, "start(session=...)").create_in(session, new)
+            if not created.created:
+                _check_same(new, created.record)
+            return saga_id
         loop = asyncio.get_running_loop()
         since = loop.time()
         tries = 0

@@ -70,6 +70,13 @@ class Outputs(dict[str, Recorded]):
             else:
                 self.things[at] = Thing(entry.step_id, self.things[at].number, recorded)
 
+    def forget(self, step_id: str) -> None:
+        """Take back what was assumed last of a step."""
+        if self.pop(step_id, None) is None:
+            return
+        del self.things[self._newest.pop(step_id)]
+        self._newest = {thing.step_id: at for at, thing in enumerate(self.things)}
+
     def after(self, entries: Iterable[NewEntry]) -> Outputs:
         """Return what they are once more entries are on record."""
         later = Outputs()

@@ -68,9 +68,13 @@ def _no_longer_optional(spec: StepSpec) -> Failure:
 class StepRunner:
     """Does or undoes one step of a saga. Writes nothing."""
 
-    def __init__(self, limits: PayloadLimits, observers: Observers) -> None:
+    def __init__(
+        self, limits: PayloadLimits, observers: Observers, *, longest_transaction: float
+    ) -> None:
+        """`longest_transaction` is in seconds: the time limit of a step that works in one."""
         self._limits = limits
         self._observers = observers
+        self._longest_transaction = longest_transaction
 
     async def run(self, live: LiveSaga) -> Happened | None:
         """Do or undo the current step, if it is time. None when a command broke it off."""
@@ -185,6 +189,9 @@ class StepRunner:
     ) -> Any:
         spec = live.definition.step(live.state.step_id or "")
         timeout = None if limit is None else limit.total_seconds()
+        if live.transaction is not None:
+            most = self._longest_transaction
+            timeout = most if timeout is None else min(timeout, most)
         left = live.time_left()
         cut = left is not None and (timeout is None or left < timeout)
         context = live.step_context(spec, probed=_asks(live))

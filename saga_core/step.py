@@ -18,7 +18,7 @@ from saga_core.annotations import (
     without,
 )
 from saga_core.awaiting import AwaitEvent, Sleep
-from saga_core.errors import TypeValidationError
+from saga_core.errors import SagaStateError, TypeValidationError
 
 __all__ = ["BaseStep", "CallShape", "StepContext", "StepSignature"]
 
@@ -32,6 +32,7 @@ class StepContext:
     __slots__ = (
         "_cancelled",
         "_lease_lost",
+        "_transaction",
         "attempt",
         "event",
         "events",
@@ -59,6 +60,7 @@ class StepContext:
         events: tuple[Any, ...] = (),
         waits: int = 0,
         woken: bool = False,
+        transaction: Any = None,
     ) -> None:
         self.saga_id = saga_id
         self.saga_name = saga_name
@@ -82,8 +84,25 @@ class StepContext:
         """How many waits and sleeps of this attempt are over."""
         self.woken = woken
         """Whether the last of them was a `Sleep`."""
+        self._transaction = transaction
         self._cancelled = False
         self._lease_lost = False
+
+    @property
+    def transaction(self) -> Any:
+        """The store's own transaction, for a step that was added with `transaction=True`.
+
+        What is written with it is committed together with the record that the step is done, or
+        not at all. Of the store depends what it is: an asyncpg `Connection` on `postgresql://`,
+        an `AsyncSession` with `SqlSagaStore`. It must be used in the step itself, before it
+        returns, and is committed by the store alone. Raises `SagaStateError` in a step without.
+        """
+        if self._transaction is None:
+            raise SagaStateError(
+                f"step '{self.step_id}' has no transaction: add it with "
+                "add_step(..., transaction=True)"
+            )
+        return self._transaction
 
     @property
     def cancelled(self) -> bool:

@@ -10,7 +10,7 @@ from saga_backends.postgresql.options import PostgresqlOptions
 from saga_backends.postgresql.pool import LeanPool
 from saga_backends.postgresql.schema import Migrations, check_schema, migration_sql, upgrade_schema
 from saga_backends.postgresql.store import PostgresqlStore
-from saga_core.hookspecs import BackendSpec, Capability, hookimpl
+from saga_core.hookspecs import BackendSpec, hookimpl
 
 __all__ = ["PostgresqlOptions", "PostgresqlStore", "migration_sql", "open_postgresql"]
 
@@ -40,7 +40,7 @@ def saga_backend() -> BackendSpec:
         name="postgresql",
         summary="PostgreSQL 13 or newer through asyncpg; the reference",
         open=open_postgresql,
-        capabilities=frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE}),
+        capabilities=PostgresqlStore.capabilities,
         options=PostgresqlOptions,
         schema=Migrations(),
     )

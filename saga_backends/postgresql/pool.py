@@ -31,6 +31,7 @@ class LeanPool:
         self._command_timeout = command_timeout
         self._idle: list[asyncpg.Connection] = []
         self._free = asyncio.Semaphore(size)
+        self._lendable = asyncio.Semaphore(max(1, size - 1))
         self._busy: dict[asyncpg.Connection, float] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -63,6 +64,16 @@ class LeanPool:
                 del self._busy[connection]
                 # asyncpg waits for a cancelled statement to be over, and resets what is left.
                 await asyncio.shield(self._pool.release(connection))
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection to somebody who watches over its time himself.
+
+        One is always left for the statements of others, renewals of leases among them.
+        """
+        async with self._lendable, self.acquire() as connection:
+            self._busy[connection] = float("inf")
+            yield connection
 
     async def close(self) -> None:
         """Close all connections, those that do not answer without asking."""

@@ -219,6 +219,20 @@ class Statements:
         """  # noqa: S608
 
     @cached_property
+    def wait_for(self) -> str:
+        """$1 namespace, $2 saga: wait until nobody holds its row."""
+        return f"""
+        SELECT 1 FROM {self._sagas} WHERE namespace = $1 AND {self._id} = $2 FOR NO KEY UPDATE
+        """  # noqa: S608
+
+    @cached_property
+    def identity(self) -> str:
+        """Tell a server, its database, and the table there that holds the sagas."""
+        return f"""
+        SELECT pg_postmaster_start_time(), current_database(), to_regclass('{self._sagas}')::oid
+        """
+
+    @cached_property
     def load(self) -> str:
         return f"""
         SELECT {self._saga}, clock_timestamp(), ({self._outputs})

@@ -13,6 +13,7 @@ import asyncpg
 
 from saga_backends.postgresql.catalog import PostgresqlCatalog
 from saga_backends.postgresql.connection import our_errors, safe
+from saga_backends.postgresql.lending import PostgresqlLender
 from saga_backends.postgresql.listening import listen
 from saga_backends.postgresql.options import PostgresqlOptions
 from saga_backends.postgresql.statements import Statements, names_in
@@ -56,7 +57,7 @@ ZERO = timedelta(0)
 CREATE_TRIES = 10
 
 
-class PostgresqlStore(PostgresqlCatalog):
+class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
     """A `SagaStore` on tables of its own. Made by `open_store("postgresql://...")`."""
 
     contract_version = CONTRACT_VERSION
@@ -314,11 +315,12 @@ class PostgresqlStore(PostgresqlCatalog):
         )
 
     async def _first_answer(self, runner: Any, transition: Transition) -> Committed | None:
-        row = await runner.fetchrow(
-            self._sql.find_commit, self.namespace, transition.saga_id, transition.commit_id
-        )
+        return await self._made_by(runner, transition.saga_id, transition.commit_id)
+
+    async def _made_by(self, runner: Any, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        row = await runner.fetchrow(self._sql.find_commit, self.namespace, saga_id, commit_id)
         if row is None:
-            raise self._not_found(transition.saga_id)
+            raise self._not_found(saga_id)
         now, signals, version, fence = row
         if version is None:
             return None

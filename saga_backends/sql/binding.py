@@ -15,7 +15,7 @@ from saga_backends.sql.names import Names
 from saga_backends.sql.own_columns import own_columns
 from saga_backends.sql.tables import HISTORY, INBOX
 from saga_core.errors import SagaDefinitionError
-from saga_core.store import SagaStore
+from saga_core.transactions import TransactionalStore
 
 __all__ = ["bind"]
 
@@ -32,7 +32,7 @@ _RENAMED = {
 
 def bind(
     model_class: type[Any], session_maker: async_sessionmaker[AsyncSession], namespace: str
-) -> SagaStore:
+) -> TransactionalStore:
     """Return the store on a model's tables. Raises `SagaDefinitionError`."""
     mapper = _mapper(model_class)
     engine = _engine(session_maker, mapper)
@@ -45,15 +45,33 @@ def bind(
         f"Create or alter the tables of {model_class.__name__} with a migration of your own; "
         "Alembic's autogenerate sees all three."
     )
+
+    def make_session() -> AsyncSession:
+        return session_maker(bind=engine)
+
     driver = f"{url.get_backend_name()}+{engine.dialect.driver}"
     if driver == "postgresql+asyncpg":
         from saga_backends.sql.postgresql import ModelStore
 
-        return ModelStore(engine, names, namespace=namespace, where=where, remedy=remedy)
+        return ModelStore(
+            engine,
+            names,
+            make_session=make_session,
+            namespace=namespace,
+            where=where,
+            remedy=remedy,
+        )
     if driver == "sqlite+aiosqlite":
-        from saga_backends.sql.sqlite import sqlite_store
+        from saga_backends.sql.sqlite import SqliteModelStore
 
-        return sqlite_store(engine, names, namespace=namespace, where=where, remedy=remedy)
+        return SqliteModelStore.on(
+            engine,
+            names,
+            make_session=make_session,
+            namespace=namespace,
+            where=where,
+            remedy=remedy,
+        )
     raise SagaDefinitionError(
         f"SqlSagaStore works with postgresql+asyncpg and sqlite+aiosqlite, not with {driver}"
     )

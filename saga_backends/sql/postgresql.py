@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from saga_backends.postgresql.connection import our_errors
+from saga_backends.postgresql.lending import apply_last
 from saga_backends.postgresql.options import PostgresqlOptions
 from saga_backends.postgresql.statements import Statements
 from saga_backends.postgresql.store import PostgresqlStore
 from saga_backends.sql.checkout import checkout
+from saga_backends.sql.lending import SQL_CAPABILITIES, lend_session
 from saga_backends.sql.names import Names
+from saga_core.records import Committed, Transition
+from saga_core.transactions import StoreTransaction
 
 __all__ = ["ModelStore"]
 
@@ -27,9 +31,19 @@ _PLAIN = "saga_read_committed"
 class ModelStore(PostgresqlStore):
     """The PostgreSQL store on a model's tables, without wake-ups."""
 
+    capabilities = SQL_CAPABILITIES
+
     def __init__(
-        self, engine: AsyncEngine, names: Names, *, namespace: str, where: str, remedy: str
+        self,
+        engine: AsyncEngine,
+        names: Names,
+        *,
+        make_session: Callable[[], AsyncSession],
+        namespace: str,
+        where: str,
+        remedy: str,
     ) -> None:
+        self._make_session = make_session
         self._pool = EnginePool(engine, where)
         self._where = where
         self._remedy = remedy
@@ -38,6 +52,19 @@ class ModelStore(PostgresqlStore):
         self._inbox_table = names.inbox.rpartition(".")[2].strip('"')
         self._channel = ""
         self.namespace = namespace
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+        """Lend a session in a transaction; see `TransactionalStore.transaction`."""
+
+        async def apply(connection: Any, transition: Transition) -> Committed:
+            return await apply_last(self, connection, transition)
+
+        async def begin(session: AsyncSession) -> None:
+            await session.connection(execution_options={"isolation_level": "READ COMMITTED"})
+
+        async with lend_session(self._make_session, self._where, apply, begin) as lent:
+            yield lent
 
     def _errors(self) -> Any:
         return our_errors(self._where, self._sql.names.sagas, self._remedy)

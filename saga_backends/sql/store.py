@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from saga_backends.sql.binding import bind
+from saga_backends.sql.lending import SQL_CAPABILITIES
 from saga_core.records import (
     Claims,
     Committed,
@@ -33,7 +35,7 @@ from saga_core.status import Direction
 from saga_core.store import CONTRACT_VERSION
 
 if TYPE_CHECKING:
-    from saga_core.store import SagaStore
+    from saga_core.transactions import StoreTransaction
 
 __all__ = ["SqlSagaStore"]
 
@@ -62,6 +64,7 @@ class SqlSagaStore:
     """
 
     contract_version = CONTRACT_VERSION
+    capabilities = SQL_CAPABILITIES
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class SqlSagaStore:
         session_maker: async_sessionmaker[AsyncSession],
         namespace: str = "default",
     ) -> None:
-        self._store: SagaStore = bind(model_class, session_maker, namespace)
+        self._store = bind(model_class, session_maker, namespace)
         self.namespace = namespace
         self._under_way: set[asyncio.Future[Any]] = set()
 
@@ -89,6 +92,23 @@ class SqlSagaStore:
         except asyncio.CancelledError:
             await asyncio.wait({task}, timeout=PATIENCE)
             raise
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+        """Lend an `AsyncSession` in a transaction; see `TransactionalStore.transaction`.
+
+        On SQLite everybody else's writes wait until it is over.
+        """
+        async with self._store.transaction() as lent:
+            yield lent
+
+    async def recorded(self, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        """Look for a commit; see `TransactionalStore.recorded`."""
+        return await self._whole(self._store.recorded(saga_id, commit_id))
+
+    async def create_in(self, session: object, new: NewSaga) -> Created:
+        """Write a saga in a caller's transaction; see `TransactionalStore.create_in`."""
+        return await self._whole(self._store.create_in(session, new))
 
     async def create(self, new: NewSaga) -> Created:
         """Write a new saga; see `SagaLog.create`."""

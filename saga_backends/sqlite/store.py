@@ -276,18 +276,22 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
             )
 
     def _first_answer(self, db: sqlite3.Connection, transition: Transition) -> Committed:
-        key = self._rows.key(transition.saga_id)
-        row = db.execute(self._sql.version, key).fetchone()
-        if row is None:
-            raise self._not_found(transition.saga_id)
-        commit_id = self._layout.id_of(transition.commit_id)
-        made = db.execute(self._sql.find_commit, (*key, commit_id)).fetchone()
-        if made is None:
+        committed = self._made_by(db, transition.saga_id, transition.commit_id)
+        if committed is None:
             raise StaleVersionError(
-                f"saga {transition.saga_id} is at version {row[0]}, not at "
-                f"{transition.expected_version}",
+                f"saga {transition.saga_id} is no longer at version {transition.expected_version}",
                 saga_id=transition.saga_id,
             )
+        return committed
+
+    def _made_by(self, db: sqlite3.Connection, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        key = self._rows.key(saga_id)
+        row = db.execute(self._sql.version, key).fetchone()
+        if row is None:
+            raise self._not_found(saga_id)
+        made = db.execute(self._sql.find_commit, (*key, self._layout.id_of(commit_id))).fetchone()
+        if made is None:
+            return None
         return Committed(version=made[0], fence=made[1], signals=row[1], held=row[0] == made[0])
 
     def _refuse_revival(self, db: sqlite3.Connection, transition: Transition) -> None:

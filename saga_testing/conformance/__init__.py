@@ -12,6 +12,6 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 from saga_testing.conformance.guard import StoreConformance, rules  # noqa: E402
-from saga_testing.conformance.harness import StoreHarness  # noqa: E402
+from saga_testing.conformance.harness import Business, StoreHarness  # noqa: E402
 
-__all__ = ["StoreConformance", "StoreHarness", "rules"]
+__all__ = ["Business", "StoreConformance", "StoreHarness", "rules"]

@@ -26,6 +26,7 @@ from saga_testing.conformance.processes import ProcessRules
 from saga_testing.conformance.repeats import RepeatRules
 from saga_testing.conformance.retention import RetentionRules
 from saga_testing.conformance.signals import SignalRules
+from saga_testing.conformance.transactions import TransactionRules
 from saga_testing.conformance.transitions import TransitionRules
 from saga_testing.conformance.wakeups import WakeupRules
 
@@ -50,6 +51,7 @@ TOPICS = (
     HandleRules,
     DurabilityRules,
     ProcessRules,
+    TransactionRules,
 )
 
 
@@ -86,6 +88,7 @@ class StoreConformance(
     HandleRules,
     DurabilityRules,
     ProcessRules,
+    TransactionRules,
     metaclass=_Guarded,
 ):
     """All rules. Subclass it in one test module, beside a sync fixture `harness`:

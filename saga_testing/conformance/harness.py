@@ -5,13 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
 from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
 
-__all__ = ["StoreHarness"]
+__all__ = ["Business", "StoreHarness"]
+
+
+class Business(Protocol):
+    """The user's own rows in the store's database, for stores that lend their transactions."""
+
+    async def write(self, transaction: Any, text: str) -> None:
+        """Write a row with what the store lends to steps, or with a `session` of ours."""
+        ...
+
+    async def break_a_rule(self, transaction: Any) -> None:
+        """Send a statement that the database refuses, and let what it raises through."""
+        ...
+
+    async def rows(self) -> list[str]:
+        """Return the rows that are committed, in the order in which they were written."""
+        ...
+
+    def session(self) -> AbstractAsyncContextManager[Any]:
+        """Open what `start(session=)` takes, in a transaction that is committed at the end of the
+        block, and rolled back where the block raises."""
+        ...
 
 
 class StoreHarness(ABC):
@@ -33,6 +54,13 @@ class StoreHarness(ABC):
 
         All handles of one harness see the same sagas, those of other harnesses see none of them.
         """
+
+    def business(self) -> AbstractAsyncContextManager[Business]:
+        """Open the user's own side of the database. Asked for only with `TRANSACTION` declared.
+
+        What it gives sees the rows of this harness only.
+        """
+        raise NotImplementedError("a harness that declares TRANSACTION has a business")
 
     @abstractmethod
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from saga_backends.postgresql import PostgresqlStore
 from saga_core import open_store
-from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
-from saga_testing.conformance import StoreConformance, StoreHarness
+from saga_testing.conformance import Business, StoreConformance, StoreHarness
 from saga_testing.servers import PostgresqlServer
+from tests.conformance.business import open_asyncpg_business
 
 SCHEMA = "conformance"
 
@@ -28,7 +29,7 @@ TIMES = {
 
 class PostgresqlHarness(StoreHarness):
     backend = "postgresql"
-    capabilities = frozenset({Capability.WAKEUP, Capability.MULTI_PROCESS, Capability.DURABLE})
+    capabilities = PostgresqlStore.capabilities
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -45,6 +46,9 @@ class PostgresqlHarness(StoreHarness):
             pool_max_size=5,
         ) as store:
             yield store
+
+    def business(self) -> AbstractAsyncContextManager[Business]:
+        return open_asyncpg_business(self._url, self._prefix)
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         connection = await asyncpg.connect(self._url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from saga_backends.sql import SqlSagaStore
-from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
-from saga_testing.conformance import StoreConformance, StoreHarness
+from saga_testing.conformance import Business, StoreConformance, StoreHarness
 from saga_testing.servers import PostgresqlServer
+from tests.conformance.business import open_session_business
 from tests.sql.engines import open_engine
 from tests.sql.models import SagasOfOneNamespace, create_tables, sagas_of
 
 
 class SqlPostgresqlHarness(StoreHarness):
-    capabilities = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE})
+    capabilities = SqlSagaStore.capabilities
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -43,6 +43,9 @@ class SqlPostgresqlHarness(StoreHarness):
                 session_maker=async_sessionmaker(engine),
                 namespace=self._prefix + namespace,
             )
+
+    def business(self) -> AbstractAsyncContextManager[Business]:
+        return open_session_business(self._engine_url, self._prefix)
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         connection = await asyncpg.connect(self._url)

@@ -14,15 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from saga_backends.sql import SqlSagaStore
 from saga_backends.sql.tables import HISTORY, INBOX
-from saga_core.hookspecs import Capability
 from saga_core.store import SagaStore
-from saga_testing.conformance import StoreConformance, StoreHarness
+from saga_testing.conformance import Business, StoreConformance, StoreHarness
+from tests.conformance.business import open_session_business
 from tests.sql.engines import open_engine
 from tests.sql.models import create_tables, sagas_of
 
 
 class SqlSqliteHarness(StoreHarness):
-    capabilities = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE})
+    capabilities = SqlSagaStore.capabilities
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,6 +39,11 @@ class SqlSqliteHarness(StoreHarness):
             yield SqlSagaStore(
                 model_class=model, session_maker=async_sessionmaker(engine), namespace=namespace
             )
+
+    def business(self) -> AbstractAsyncContextManager[Business]:
+        return open_session_business(
+            f"sqlite+aiosqlite:///{self._path}", "sql-sqlite", connect_args={"timeout": 10}
+        )
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         times = ("deadline_at", "created_at", "updated_at")

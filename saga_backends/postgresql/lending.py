@@ -1,0 +1,178 @@
+"""The PostgreSQL store's own transaction, lent to a step; and sagas written in a caller's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from saga_core.errors import (
+    StaleVersionError,
+    StoreUnavailableError,
+    TransactionFailedError,
+)
+from saga_core.hookspecs import Capability
+from saga_core.records import Committed, Created, NewSaga, Transition
+from saga_core.transactions import StoreTransaction
+
+__all__ = ["LentTransaction", "PostgresqlLender", "apply_last"]
+
+T = TypeVar("T")
+
+ROLLBACK_PATIENCE = 5.0
+"""Seconds for which a rollback is waited for before the connection is cut."""
+
+
+class PostgresqlLender:
+    """What `TransactionalStore` asks for beside `SagaStore`."""
+
+    # Of the store that it is part of.
+    _pool: Any
+    _sql: Any
+    _options: Any
+    _where: str
+    _errors: Any
+    _create: Any
+    _commit: Any
+    _made_by: Any
+    namespace: str
+
+    capabilities = frozenset(
+        {
+            Capability.WAKEUP,
+            Capability.MULTI_PROCESS,
+            Capability.DURABLE,
+            Capability.TRANSACTION,
+        }
+    )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+        """Lend a connection in a transaction; see `TransactionalStore.transaction`."""
+        async with self._pool.lend() as connection:
+            transaction = connection.transaction()
+            with self._errors():
+                await transaction.start()
+            try:
+                yield LentTransaction(self, connection, transaction)
+            finally:
+                await _roll_back(connection, transaction)
+
+    async def recorded(self, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        """Look for a commit, behind whoever holds the row; see `TransactionalStore.recorded`."""
+        with self._errors():
+            # Two statements: one alone would look at what was there before it waited.
+            await self._pool.execute(self._sql.wait_for, self.namespace, saga_id)
+            found: Committed | None = await self._made_by(self._pool, saga_id, commit_id)
+            return found
+
+    async def create_in(self, session: object, new: NewSaga) -> Created:
+        """Write a saga in a caller's transaction; see `TransactionalStore.create_in`."""
+        from saga_backends.sql.joining import joined
+
+        with self._errors():
+            connection = await joined(session, self._where, self._identity)
+            patience = str(int(self._options.lock_timeout * 1000))
+            before = await connection.fetchval(
+                "SELECT current_setting('lock_timeout')", timeout=self._options.command_timeout
+            )
+            try:
+                # A savepoint, so that what is refused leaves his transaction usable.
+                async with connection.transaction():
+                    await connection.execute(_WAIT_FOR_LOCKS, patience)
+                    created: Created = await self._create(connection, new)
+                    return created
+            finally:
+                if not connection.is_closed():
+                    await connection.execute(_WAIT_FOR_LOCKS, before)
+
+    async def _identity(self, connection: Any = None) -> Any:
+        """Return what no other database has in common with that of a connection, or our own."""
+        row = await (connection or self._pool).fetchrow(self._sql.identity)
+        return tuple(row)
+
+
+_WAIT_FOR_LOCKS = "SELECT set_config('lock_timeout', $1, true)"
+
+
+class LentTransaction:
+    """One open transaction on a connection of the store's."""
+
+    def __init__(self, store: Any, connection: Any, transaction: Any) -> None:
+        self._store = store
+        self._connection = connection
+        self._transaction = transaction
+
+    @property
+    def handle(self) -> Any:
+        return self._connection
+
+    async def commit(self, transition: Transition) -> Committed:
+        """Apply the transition last, and commit; see `StoreTransaction.commit`."""
+        committed = await apply_last(self._store, self._connection, transition)
+        await in_time(self._store, self._connection, self._transaction.commit())
+        return committed
+
+
+async def apply_last(store: Any, connection: Any, transition: Transition) -> Committed:
+    """Apply a transition within a transaction that is open on a connection.
+
+    Raises `StaleVersionError`, `TransactionFailedError`, and `StoreUnavailableError` for a
+    connection that is gone, with all that the transaction has done.
+    """
+    if not connection.is_closed() and not connection.is_in_transaction():
+        raise TransactionFailedError(
+            "the step has ended the store's transaction by itself, so its record cannot be "
+            "committed with it: leave commit and rollback to the store",
+            saga_id=transition.saga_id,
+        )
+
+    async def apply() -> Committed:
+        committed: Committed = await store._commit(connection, transition)
+        for new in transition.spawn:
+            await store._create(connection, new)
+        return committed
+
+    return await in_time(store, connection, apply())
+
+
+async def in_time(store: Any, connection: Any, work: Awaitable[T]) -> T:
+    """Await what a server does for a transaction, and say what became of it if it failed."""
+    try:
+        async with asyncio.timeout(store._options.command_timeout):
+            return await work
+    except StaleVersionError:
+        raise
+    except TimeoutError as error:
+        connection.terminate()
+        raise StoreUnavailableError(f"{store._where} did not answer in time") from error
+    except asyncpg.InFailedSQLTransactionError as error:
+        raise TransactionFailedError(
+            f"{store._where}: a statement of the step had failed before, which fails the whole "
+            "transaction: use a savepoint for what may fail, `async with "
+            "ctx.transaction.transaction():`"
+        ) from error
+    except asyncpg.PostgresError as error:
+        if connection.is_closed():
+            raise StoreUnavailableError(f"{store._where}: {type(error).__name__}") from error
+        raise TransactionFailedError(f"{store._where} refused the transaction: {error}") from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError) as error:
+        raise StoreUnavailableError(f"{store._where}: {type(error).__name__}: {error}") from error
+
+
+async def _roll_back(connection: Any, transaction: Any) -> None:
+    """Roll back what was not committed; a connection that does not do that is cut."""
+    if connection.is_closed() or not connection.is_in_transaction():
+        return
+    try:
+        async with asyncio.timeout(ROLLBACK_PATIENCE):
+            await transaction.rollback()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, TimeoutError):
+        connection.terminate()
+    except BaseException:
+        connection.terminate()
+        raise

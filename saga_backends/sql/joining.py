@@ -1,0 +1,67 @@
+"""A caller's SQLAlchemy session or connection, and in it the driver's own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from saga_core.errors import SagaStateError
+
+__all__ = ["another_database", "joined", "own_connection"]
+
+
+async def own_connection(session: object, wanted: str, where: str) -> Any:
+    """Return the driver's connection of a session or connection, in its open transaction.
+
+    `wanted` is the dialect and driver. Raises `SagaStateError` for anything else.
+    """
+    connection = await _connection_of(session)
+    engine = connection.engine
+    driver = f"{engine.url.get_backend_name()}+{engine.dialect.driver}"
+    if driver != wanted:
+        raise SagaStateError(
+            f"session= is one of {driver}, but the store, {where}, needs one of {wanted}: use a "
+            "session of the store's own database"
+        )
+    # SQLAlchemy begins the driver's transaction with the first statement that it sends itself.
+    await connection.exec_driver_sql("SELECT 1")
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def _connection_of(session: object) -> Any:
+    try:
+        from sqlalchemy.ext import asyncio as sqlalchemy
+    except ImportError:
+        sqlalchemy = None  # type: ignore[assignment]
+    if sqlalchemy is not None and isinstance(session, sqlalchemy.AsyncSession):
+        return await session.connection()
+    if sqlalchemy is not None and isinstance(session, sqlalchemy.AsyncConnection):
+        return session
+    raise SagaStateError(
+        f"session= takes an SQLAlchemy AsyncSession or AsyncConnection, got "
+        f"{type(session).__name__}"
+    )
+
+
+def another_database(where: str) -> SagaStateError:
+    """Return what is raised for a session of another database."""
+    return SagaStateError(
+        f"session= belongs to another database than the store, {where}, so the saga could not be "
+        "committed with it: use a session of the same one, or start without session="
+    )
+
+
+async def joined(session: object, where: str, identity: Callable[..., Awaitable[object]]) -> Any:
+    """Return the asyncpg connection of a session of the same database as the store's.
+
+    `identity` tells a connection's database, or without one the store's. Raises `SagaStateError`.
+    """
+    connection = await own_connection(session, "postgresql+asyncpg", where)
+    if await identity(connection) != await identity():
+        raise another_database(where)
+    if not connection.is_in_transaction():
+        raise SagaStateError(
+            "session= is in autocommit mode, so there is no transaction for the saga to be part "
+            "of: use one of an engine with an isolation level"
+        )
+    return connection

@@ -1,0 +1,114 @@
+"""`SqlSagaStore`'s transactions, lent to a step as a session of the user's own kind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from saga_core.errors import SagaError, StoreUnavailableError, TransactionFailedError
+from saga_core.hookspecs import Capability
+from saga_core.records import Committed, Transition
+
+__all__ = ["SQL_CAPABILITIES", "LentSession", "driver_connection", "lend_session"]
+
+SQL_CAPABILITIES = frozenset({Capability.MULTI_PROCESS, Capability.DURABLE, Capability.TRANSACTION})
+
+Apply = Callable[[Any, Transition], Any]
+
+
+class LentSession:
+    """One open transaction of a session; `apply` writes a transition on the driver's connection."""
+
+    def __init__(self, session: AsyncSession, where: str, apply: Apply) -> None:
+        self._session = session
+        self._where = where
+        self._apply = apply
+
+    @property
+    def handle(self) -> AsyncSession:
+        return self._session
+
+    async def commit(self, transition: Transition) -> Committed:
+        """Flush, apply the transition last, and commit; see `StoreTransaction.commit`."""
+        # Neither driver leaves a connection in order when it is cancelled in the middle.
+        return await asyncio.shield(asyncio.ensure_future(self._commit(transition)))
+
+    async def _commit(self, transition: Transition) -> Committed:
+        try:
+            await self._session.flush()
+            # With its first statement SQLAlchemy begins a transaction that the step has not begun.
+            await self._session.execute(text("SELECT 1"))
+            connection = await driver_connection(self._session)
+            committed: Committed = await self._apply(connection, transition)
+        except SagaError:
+            raise
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise StoreUnavailableError(f"{self._where}: {error.orig}") from error
+            raise self._refused(error.orig or error) from error
+        except SQLAlchemyError as error:
+            raise self._refused(error) from error
+        try:
+            await self._session.commit()
+        except DBAPIError as error:
+            raise self._lost_or_refused(error) from error
+        except SQLAlchemyError as error:
+            raise self._refused(error) from error
+        return committed
+
+    def _lost_or_refused(self, error: DBAPIError) -> SagaError:
+        original = error.orig or error
+        # sqlalchemy.dialects.postgresql.asyncpg tells a server's verdict by its SQLSTATE.
+        verdict = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+        if error.connection_invalidated or verdict is None or verdict.startswith(("08", "57P")):
+            return StoreUnavailableError(f"{self._where}: {type(original).__name__}")
+        return self._refused(original)
+
+    def _refused(self, error: BaseException) -> TransactionFailedError:
+        said = str(error).partition("\n")[0]
+        return TransactionFailedError(f"{self._where} refused the transaction: {said}")
+
+
+async def driver_connection(session: AsyncSession) -> Any:
+    """Return the driver's own connection of a session's transaction."""
+    connection = await session.connection()
+    return (await connection.get_raw_connection()).driver_connection
+
+
+@asynccontextmanager
+async def lend_session(
+    make: Callable[[], AsyncSession], where: str, apply: Apply, begin: Callable[[AsyncSession], Any]
+) -> AsyncIterator[LentSession]:
+    """Lend a session in a transaction that `begin` has begun; roll it back at the block's end."""
+    session = make()
+    try:
+        try:
+            await begin(session)
+        except SagaError:
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreUnavailableError(
+                f"{where}: a transaction could not be begun: {type(cause).__name__}: {cause}"
+            ) from error
+        yield LentSession(session, where, apply)
+    finally:
+        await _close(session)
+
+
+async def _close(session: AsyncSession) -> None:
+    """Roll back and give the connection back, whatever cancels the caller."""
+    closing = asyncio.ensure_future(session.close())
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await asyncio.wait({closing})
+        raise
+    except (SQLAlchemyError, OSError):
+        await session.invalidate()

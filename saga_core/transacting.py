@@ -1,0 +1,123 @@
+"""Run a step in the store's own transaction, and commit what happened in that same transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from saga_core.errors import StoreUnavailableError, TransactionFailedError
+from saga_core.failure import failure_of
+from saga_core.happening import (
+    CompensationFailed,
+    DeadlinePassed,
+    Happened,
+    StepFailed,
+    Undecodable,
+)
+from saga_core.records import Committed, Transition
+from saga_core.status import Direction
+from saga_core.transactions import StepTransaction, StoreTransaction, transactional
+from saga_core.writing import settle
+
+if TYPE_CHECKING:
+    from saga_core.live import LiveSaga
+    from saga_core.outage import Outage
+    from saga_core.store import SagaStore
+
+__all__ = ["LENT", "Transactions", "works_in_transaction"]
+
+LENT = 0.4
+"""The share of a lease for which a step may keep a transaction open: no store may then need to
+renew the lease meanwhile, and the renewal before lies a third back at most."""
+
+FAILURES = (CompensationFailed, DeadlinePassed, StepFailed, Undecodable)
+"""What a step has written before it came to this must not stay."""
+
+Write = Callable[[Transition], Awaitable[Committed]]
+
+
+def works_in_transaction(live: LiveSaga) -> bool:
+    """Tell whether what the saga does next is done in the store's own transaction."""
+    step_id = live.state.step_id
+    return step_id is not None and live.definition.step(step_id).transaction
+
+
+class _NotCommittedError(Exception):
+    """The transaction was lost before it was committed: nothing of it has happened."""
+
+
+class Transactions:
+    """Drives single steps in the transactions of one store."""
+
+    def __init__(self, store: SagaStore, outage: Outage, *, patience: float) -> None:
+        """`patience` is for how many seconds it is asked what became of a lost commit."""
+        self._outage = outage
+        self._patience = patience
+        self._lender = transactional(store)
+
+    async def run(
+        self,
+        live: LiveSaga,
+        step: Callable[[LiveSaga], Awaitable[Happened | None]],
+        commit: Callable[[LiveSaga, Happened, Write], Awaitable[None]],
+    ) -> Happened | None:
+        """Run a step; return what is still to be committed, outside, if anything is.
+
+        A failed attempt is rolled back and left to the caller to record. What has gone well is
+        handed to `commit` with the way to write it. A transaction that was lost on its way is
+        as if it had never been: None, and the step is done once more.
+        """
+        lender = self._lender
+        assert lender is not None  # noqa: S101 - `register` has seen to it
+        forward = live.state.direction is Direction.FORWARD
+        step_id = live.state.step_id or ""
+        try:
+            async with lender.transaction() as transaction:
+                lent = live.transaction = StepTransaction(transaction.handle, live.position)
+                try:
+                    happened = await step(live)
+                finally:
+                    lent.end()
+                    live.transaction = None
+                if happened is None or isinstance(happened, FAILURES):
+                    return happened
+                await commit(live, happened, lambda change: self._write(transaction, change))
+                return None
+        except TransactionFailedError as error:
+            if forward:
+                live.forget(step_id)
+            failure = failure_of(error)
+            jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+            if forward:
+                return StepFailed(failure, uuid4(), jitter)
+            return CompensationFailed(failure, jitter)
+        except _NotCommittedError:
+            if forward:
+                live.forget(step_id)
+            return None
+
+    async def _write(self, transaction: StoreTransaction, change: Transition) -> Committed:
+        """Commit; where the answer is lost, ask until it is known what became of it.
+
+        Sent again outside the transaction, the change would stand without what the step wrote.
+        """
+        try:
+            committed = await transaction.commit(change)
+        except StoreUnavailableError as error:
+            self._outage.unanswered(f"commit of a step of saga {change.saga_id}", error)
+            assert self._lender is not None  # noqa: S101 - it has lent the transaction
+            lender = self._lender
+            found = await settle(
+                lambda: lender.recorded(change.saga_id, change.commit_id),
+                what=lambda: f"looking for a commit of saga {change.saga_id}",
+                outage=self._outage,
+                until=asyncio.get_running_loop().time() + self._patience,
+            )
+            if found is None:
+                raise _NotCommittedError from error
+            return found
+        self._outage.answered()
+        return committed
