@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -75,7 +76,8 @@ class Transactions:
         forward = live.state.direction is Direction.FORWARD
         step_id = live.state.step_id or ""
         try:
-            async with lender.transaction() as transaction:
+            async with AsyncExitStack() as stack:
+                transaction = await stack.enter_async_context(lender.transaction())
                 lent = live.transaction = StepTransaction(transaction.handle, live.position)
                 try:
                     happened = await step(live)
@@ -84,12 +86,14 @@ class Transactions:
                     live.transaction = None
                 if happened is None or isinstance(happened, FAILURES):
                     return happened
-                await commit(live, happened, lambda change: self._write(transaction, change))
+                await commit(live, happened, lambda change: self._write(transaction, stack, change))
                 return None
         except TransactionFailedError as error:
             if forward:
                 live.forget(step_id)
-            failure = failure_of(error)
+            spec = live.definition.step(step_id)
+            policy = spec.retry_policy if forward else spec.compensation_retry_policy
+            failure = failure_of(error, policy)
             jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
             if forward:
                 return StepFailed(failure, uuid4(), jitter)
@@ -99,7 +103,9 @@ class Transactions:
                 live.forget(step_id)
             return None
 
-    async def _write(self, transaction: StoreTransaction, change: Transition) -> Committed:
+    async def _write(
+        self, transaction: StoreTransaction, stack: AsyncExitStack, change: Transition
+    ) -> Committed:
         """Commit; where the answer is lost, ask until it is known what became of it.
 
         Sent again outside the transaction, the change would stand without what the step wrote.
@@ -110,6 +116,7 @@ class Transactions:
             self._outage.unanswered(f"commit of a step of saga {change.saga_id}", error)
             assert self._lender is not None  # noqa: S101 - it has lent the transaction
             lender = self._lender
+            await stack.aclose()  # what is still open would be waited for
             found = await settle(
                 lambda: lender.recorded(change.saga_id, change.commit_id),
                 what=lambda: f"looking for a commit of saga {change.saga_id}",

@@ -6,13 +6,15 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from saga_core.errors import StoreUnavailableError
+from saga_core.hookspecs import Capability
 from saga_core.records import (
     Claims,
     Committed,
@@ -33,6 +35,7 @@ from saga_core.records import (
 )
 from saga_core.status import Direction
 from saga_core.store import SagaStore
+from saga_core.transactions import StoreTransaction, lender_of
 
 __all__ = ["Fault", "FaultyStore", "StoreCall"]
 
@@ -63,6 +66,22 @@ class StoreCall:
     ordinal: int
     """Counts the calls of this method from 1."""
     fault: Fault | None
+
+
+class _FaultyTransaction:
+    def __init__(self, inner: StoreTransaction, passes: Callable[..., Awaitable[Any]]) -> None:
+        self._inner = inner
+        self._pass = passes
+
+    @property
+    def handle(self) -> Any:
+        return self._inner.handle
+
+    async def commit(self, transition: Transition) -> Committed:
+        committed: Committed = await self._pass(
+            "commit_lent", lambda: self._inner.commit(transition)
+        )
+        return committed
 
 
 class FaultyStore:
@@ -151,6 +170,26 @@ class FaultyStore:
     @property
     def contract_version(self) -> int:
         return self.inner.contract_version
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return getattr(self.inner, "capabilities", frozenset())
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+        """Lend a transaction of `inner`; its commit is the call `commit_lent`."""
+        async with AsyncExitStack() as stack:
+            lent = lender_of(self.inner, "FaultyStore").transaction()
+            transaction = await self._pass("transaction", lambda: stack.enter_async_context(lent))
+            yield _FaultyTransaction(transaction, self._pass)
+
+    async def recorded(self, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        lender = lender_of(self.inner, "FaultyStore")
+        return await self._pass("recorded", lambda: lender.recorded(saga_id, commit_id))
+
+    async def create_in(self, session: object, new: NewSaga) -> Created:
+        lender = lender_of(self.inner, "FaultyStore")
+        return await self._pass("create_in", lambda: lender.create_in(session, new))
 
     async def create(self, new: NewSaga) -> Created:
         return await self._pass("create", lambda: self.inner.create(new))

@@ -1,0 +1,201 @@
+"""A saga that is started in a caller's transaction comes and goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from saga_core import (
+    ActiveSagaAlreadyExistsError,
+    Query,
+    SagaDefinitionError,
+    SagaNotFoundError,
+    SagaOrchestrator,
+    SagaStateError,
+    SagaStatus,
+    SagaStore,
+    StoreUnavailableError,
+    open_store,
+)
+from saga_testing import MemoryStore
+from saga_testing.conformance import Business
+from saga_testing.servers import PostgresqlServer
+from tests.behaviour.cast import Story, definition
+from tests.transactions.cast import Book
+from tests.transactions.test_steps import Shop
+
+
+async def test_saga_begins_once_its_starter_has_committed(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business))
+    async with business.session() as session:
+        await business.write(session, "order")
+        saga_id = await shop.start(session=session)
+        with pytest.raises(SagaNotFoundError):
+            await shop.orchestrator.get_snapshot(saga_id)
+        assert await shop.orchestrator.run_due() == 0
+    assert await shop.status(saga_id) is SagaStatus.RUNNING
+    assert await shop.orchestrator.run_due() == 1
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["order", "do step_0"]
+
+
+async def test_connection_will_do_as_well_as_a_session(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business))
+    async with business.session() as session:
+        saga_id = await shop.start(session=await session.connection())
+    assert await shop.status(saga_id) is SagaStatus.RUNNING
+
+
+async def test_refused_start_leaves_the_session_usable(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business))
+    holder = await shop.start(aggregation_id="a", wait=False)
+    async with business.session() as session:
+        await business.write(session, "before")
+        with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
+            await shop.start(aggregation_id="a", session=session)
+        assert refused.value.saga_id == holder
+        with pytest.raises(SagaStateError, match="other initial_data"):
+            await shop.orchestrator.start(
+                saga_name="bookings", initial_data={"x": 1}, saga_id=holder, session=session
+            )
+        await business.write(session, "after")
+    assert await business.rows() == ["before", "after"]
+    assert await store.count(Query()) == 1
+
+
+async def test_repeated_start_in_a_session_is_the_same_saga(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business))
+    saga_id = uuid4()
+    for _ in range(2):
+        async with business.session() as session:
+            assert await shop.start(saga_id=saga_id, session=session) == saga_id
+            assert await shop.start(saga_id=saga_id, session=session) == saga_id
+    assert await store.count(Query()) == 1
+
+
+async def test_what_is_no_session_of_the_store_starts_nothing(
+    store: SagaStore, business: Business, tmp_path: Any
+) -> None:
+    shop = Shop(store, Book(business))
+    with pytest.raises(SagaStateError, match="takes an SQLAlchemy AsyncSession"):
+        await shop.start(session="no session")
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db")
+    async with async_sessionmaker(engine).begin() as session:
+        with pytest.raises(SagaStateError, match="database"):
+            await shop.start(session=session)
+    await engine.dispose()
+    assert await store.count(Query()) == 0
+
+
+async def test_session_of_another_database_of_the_same_server_is_refused(
+    postgresql: PostgresqlServer,
+) -> None:
+    admin = await asyncpg.connect(postgresql.url)
+    await admin.execute("CREATE DATABASE elsewhere")
+    base, _, _ = postgresql.url.rpartition("/")
+    elsewhere = f"{base}/elsewhere".replace("postgresql://", "postgresql+asyncpg://", 1)
+    engine = create_async_engine(elsewhere)
+    try:
+        async with (
+            open_store(postgresql.url, create_schema=True, namespace="elsewhere") as store,
+            async_sessionmaker(engine).begin() as session,
+        ):
+            shop = Shop(store, fails=True)
+            with pytest.raises(SagaStateError, match="another database than the store"):
+                await shop.start(session=session)
+            assert await store.count(Query()) == 0
+    finally:
+        await engine.dispose()
+        await admin.execute("DROP DATABASE elsewhere")
+        await admin.close()
+
+
+async def test_holder_that_is_not_committed_is_waited_for_but_not_for_ever(
+    postgresql: PostgresqlServer,
+) -> None:
+    url = postgresql.url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    engine = create_async_engine(url)
+    sessions = async_sessionmaker(engine)
+    options: dict[str, Any] = {"create_schema": True, "namespace": f"n{uuid4().hex[:8]}"}
+    try:
+        async with (
+            open_store(postgresql.url, lock_timeout=0.2, **options) as store,
+            sessions.begin() as first,
+        ):
+            shop = Shop(store, fails=True)
+            holder = await shop.start(aggregation_id="a", session=first)
+            async with sessions.begin() as second:
+                with pytest.raises(StoreUnavailableError):
+                    await shop.start(aggregation_id="a", session=second)
+                # His transaction is usable, and waits for locks as it did before.
+                connection = await second.connection()
+                assert (await connection.exec_driver_sql("SHOW lock_timeout")).scalar() == "0"
+            async with (
+                open_store(postgresql.url, lock_timeout=20, **options) as patient,
+                sessions.begin() as third,
+            ):
+                waiting = asyncio.ensure_future(
+                    Shop(patient, fails=True).start(aggregation_id="a", session=third)
+                )
+                await asyncio.sleep(0)
+                await first.commit()
+                with pytest.raises(ActiveSagaAlreadyExistsError) as refused:
+                    await waiting
+                assert refused.value.saga_id == holder
+    finally:
+        await engine.dispose()
+
+
+async def test_store_without_transactions_refuses_a_session() -> None:
+    orchestrator = SagaOrchestrator(store=MemoryStore())
+    orchestrator.register("story", definition(Story().step()))
+    with pytest.raises(SagaDefinitionError, match=r"start\(session=\.\.\.\).*MemoryStore does not"):
+        await orchestrator.start(saga_name="story", initial_data={"n": 1}, session=object())
+    assert await orchestrator.store.count(Query()) == 0
+
+
+async def test_row_that_points_at_the_saga_keeps_no_signal_waiting(
+    postgresql: PostgresqlServer,
+) -> None:
+    """A foreign key takes a lock on the saga's row, and the transaction is open for long."""
+    namespace = f"n{uuid4().hex[:8]}"
+    async with open_store(postgresql.url, create_schema=True, namespace=namespace) as store:
+        admin = await asyncpg.connect(postgresql.url)
+        await admin.execute(
+            "CREATE TABLE IF NOT EXISTS points_at_saga (namespace text, saga_id uuid, "
+            "FOREIGN KEY (namespace, saga_id) REFERENCES saga.saga (namespace, saga_id))"
+        )
+        entered, go_on = asyncio.Event(), asyncio.Event()
+
+        class Desk:
+            async def write(self, transaction: Any, text: str) -> None:
+                await transaction.execute(
+                    "INSERT INTO points_at_saga VALUES ($1, $2)", namespace, saga_id
+                )
+                entered.set()
+                await go_on.wait()
+
+        shop = Shop(store, Book(Desk()))  # type: ignore[arg-type]
+        saga_id = await shop.start(wait=False)
+        driver = asyncio.ensure_future(shop.orchestrator.run_due())
+        await entered.wait()
+        async with asyncio.timeout(5):
+            await shop.admin.pause(saga_id)
+        go_on.set()
+        await driver
+        assert await admin.fetchval("SELECT count(*) FROM points_at_saga") == 1
+        await admin.execute("DROP TABLE points_at_saga")
+        await admin.close()

@@ -1,0 +1,310 @@
+"""What a step writes in the store's transaction stands exactly if the record of it stands."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from saga_core import (
+    AwaitEvent,
+    BaseStep,
+    FixedRetry,
+    SagaAdmin,
+    SagaBuilder,
+    SagaDefinitionError,
+    SagaOrchestrator,
+    SagaStateError,
+    SagaStatus,
+    SagaStore,
+    StepContext,
+    open_store,
+)
+from saga_testing import Fault, FaultyStore, MemoryStore
+from saga_testing.conformance import Business, StoreHarness
+from tests.transactions.cast import NAME, Approved, Book, Booking, bookings
+
+NOW = timedelta(0)
+
+
+class Shop:
+    """One saga on one store."""
+
+    def __init__(self, store: SagaStore, *steps: BaseStep[Booking, Booking], **more: Any) -> None:
+        self.orchestrator = SagaOrchestrator(store=store)
+        self.orchestrator.register(NAME, bookings(*steps, **more))
+        self.admin = SagaAdmin(engine=self.orchestrator.engine)
+
+    async def start(self, **more: Any) -> UUID:
+        return await self.orchestrator.start(saga_name=NAME, initial_data={}, **more)
+
+    async def status(self, saga_id: UUID) -> SagaStatus:
+        return (await self.orchestrator.get_snapshot(saga_id)).status
+
+    async def kinds(self, saga_id: UUID) -> list[str]:
+        return [str(each.kind) for each in (await self.admin.get_saga(saga_id)).step_history]
+
+
+async def raises(_: StepContext) -> None:
+    raise ConnectionError("busy")
+
+
+async def test_rows_of_a_step_that_is_done_stand(store: SagaStore, business: Business) -> None:
+    shop = Shop(store, Book(business), Book(business))
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "do step_1"]
+
+
+async def test_compensation_writes_in_a_transaction_too(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business), Book(business), fails=True)
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPENSATED
+    assert await business.rows() == ["do step_0", "do step_1", "undo step_1", "undo step_0"]
+
+
+async def test_rows_of_a_failed_attempt_are_gone_and_the_failure_is_on_record(
+    store: SagaStore, business: Business
+) -> None:
+    policy = FixedRetry(max_attempts=2, delay=NOW)
+    shop = Shop(store, Book(business, raises), retry_policy=policy)
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await shop.kinds(saga_id) == ["retrying", "completed"]
+    assert await business.rows() == ["do step_0"]
+
+
+async def test_failed_compensation_leaves_no_rows(store: SagaStore, business: Business) -> None:
+    shop = Shop(store, Book(business, undo=raises), fails=True)
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.STUCK
+    assert await business.rows() == ["do step_0"]
+
+
+async def test_statement_that_the_database_refuses_fails_the_step(
+    store: SagaStore, business: Business
+) -> None:
+    async def breaks(ctx: StepContext) -> None:
+        await business.break_a_rule(ctx.transaction)
+
+    shop = Shop(store, Book(business), Book(business, breaks))
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPENSATED
+    assert await business.rows() == ["do step_0", "undo step_0"]
+
+
+async def test_step_that_swallows_what_the_database_refused_is_never_half_done(
+    store: SagaStore, business: Business
+) -> None:
+    async def breaks(ctx: StepContext) -> None:
+        with pytest.raises(Exception, match=r".+"):
+            await business.break_a_rule(ctx.transaction)
+
+    policy = FixedRetry(max_attempts=2, delay=NOW)
+    shop = Shop(store, Book(business, breaks), retry_policy=policy)
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0"]
+    kinds = await shop.kinds(saga_id)
+    # PostgreSQL fails the whole transaction, SQLite the statement.
+    assert kinds in (["retrying", "completed"], ["completed"])
+    if kinds[0] == "retrying":
+        first = (await shop.admin.get_saga(saga_id)).step_history[0]
+        assert first.error_code == "TransactionFailedError"
+
+
+async def test_step_that_waits_keeps_what_it_has_written_before(
+    store: SagaStore, business: Business
+) -> None:
+    async def waits(_: StepContext) -> AwaitEvent:
+        return AwaitEvent(Approved)
+
+    shop = Shop(store, Book(business, waits))
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.SUSPENDED
+    assert await business.rows() == ["do step_0"]
+    await shop.orchestrator.signal(saga_id=saga_id, event=Approved(by="me"))
+    assert await shop.orchestrator.run_due() == 1
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "do step_0"]
+
+
+async def test_step_that_takes_too_long_leaves_no_rows(
+    store: SagaStore, business: Business
+) -> None:
+    async def hangs(_: StepContext) -> None:
+        await asyncio.Event().wait()
+
+    shop = Shop(store, Book(business, hangs), timeout=timedelta(milliseconds=50))
+    saga_id = await shop.start()
+    snapshot = await shop.orchestrator.get_snapshot(saga_id)
+    assert (snapshot.status, snapshot.error_code) == (SagaStatus.COMPENSATED, "StepTimeoutError")
+    assert await business.rows() == []
+
+
+async def test_limit_of_a_transaction_is_below_the_lease(
+    store: SagaStore, business: Business
+) -> None:
+    async def hangs(_: StepContext) -> None:
+        await asyncio.Event().wait()
+
+    orchestrator = SagaOrchestrator(store=store, execution_lease=timedelta(seconds=1))
+    orchestrator.register(NAME, bookings(Book(business, hangs)))
+    saga_id = await orchestrator.start(saga_name=NAME, initial_data={})
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert snapshot.error_code == "StepTimeoutError"
+    assert "0.4 s" in (snapshot.last_error or "")
+    assert await business.rows() == []
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+async def test_lost_commit_is_settled_by_its_id(
+    store: SagaStore, business: Business, fault: Fault
+) -> None:
+    faulty = FaultyStore(store)
+    faulty.fail("commit_lent", 1, fault)
+    book = Book(business)
+    shop = Shop(faulty, book, Book(business))
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "do step_1"]
+    assert faulty.calls_of("recorded") == 1
+    assert len(book.contexts) == (2 if fault is Fault.BEFORE else 1)
+
+
+async def test_lost_question_for_a_lost_commit_is_asked_again(
+    store: SagaStore, business: Business
+) -> None:
+    faulty = FaultyStore(store)
+    faulty.fail("commit_lent", 1, Fault.AFTER)
+    faulty.fail("recorded", 1, Fault.BEFORE)
+    shop = Shop(faulty, Book(business))
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0"]
+
+
+async def test_saga_that_was_taken_over_meanwhile_keeps_no_rows_of_its_old_driver(
+    store: SagaStore, business: Business, harness: StoreHarness
+) -> None:
+    faulty = FaultyStore(store)
+    old = Shop(faulty, Book(business))
+    saga_id = await old.start(wait=False)
+
+    async def take_over() -> None:
+        """Between the step and its commit, which on SQLite has the file's write lock."""
+        await harness.age(saga_id, timedelta(days=1))
+        async with harness.open() as other:
+            new = Shop(other, Book(business))
+            assert await new.orchestrator.run_due() == 1
+            assert await new.status(saga_id) is SagaStatus.COMPLETED
+
+    faulty.between("transaction", 1, take_over)
+    await old.orchestrator.run_due()
+    assert await old.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0"]
+
+
+async def test_cancelled_driver_leaves_no_rows_and_gives_the_saga_back(
+    store: SagaStore, business: Business
+) -> None:
+    entered = asyncio.Event()
+
+    async def hangs(_: StepContext) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    shop = Shop(store, Book(business, hangs))
+    saga_id = await shop.start(wait=False)
+    driver = asyncio.ensure_future(shop.orchestrator.run_due())
+    await entered.wait()
+    driver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await driver
+    assert await business.rows() == []
+    assert await shop.orchestrator.run_due() == 1
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0"]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+async def test_transaction_of_a_step_that_has_ended_is_refused(
+    store: SagaStore, business: Business
+) -> None:
+    book = Book(business)
+    shop = Shop(store, book)
+    saga_id = await shop.start()
+    with pytest.raises(SagaStateError, match="used after its step had ended"):
+        await business.write(book.contexts[0].transaction, "late")
+    assert await business.rows() == ["do step_0"]
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+
+
+async def test_transaction_in_another_thread_is_refused(
+    store: SagaStore, business: Business
+) -> None:
+    async def elsewhere(ctx: StepContext) -> None:
+        await asyncio.to_thread(lambda: ctx.transaction.execute)
+
+    shop = Shop(store, Book(business, elsewhere))
+    saga_id = await shop.start()
+    snapshot = await shop.orchestrator.get_snapshot(saga_id)
+    assert snapshot.error_code == "SagaStateError"
+    assert "in another thread than the step's" in (snapshot.last_error or "")
+    assert await business.rows() == []
+
+
+@pytest.mark.parametrize("verb", ["commit", "rollback", "close"])
+async def test_step_cannot_end_the_transaction(
+    store: SagaStore, business: Business, verb: str
+) -> None:
+    async def ends(ctx: StepContext) -> None:
+        await getattr(ctx.transaction, verb)()
+
+    shop = Shop(store, Book(business, ends))
+    saga_id = await shop.start()
+    snapshot = await shop.orchestrator.get_snapshot(saga_id)
+    assert f"{verb}() is not for the step" in (snapshot.last_error or "")
+    assert await business.rows() == []
+
+
+async def test_step_without_a_transaction_is_told_so(store: SagaStore, business: Business) -> None:
+    orchestrator = SagaOrchestrator(store=store)
+    builder = SagaBuilder()
+    builder.add_step(step=Book(business), input_map=lambda _: Booking(amount=1))
+    orchestrator.register(NAME, builder.build())
+    saga_id = await orchestrator.start(saga_name=NAME, initial_data={})
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert "add_step(..., transaction=True)" in (snapshot.last_error or "")
+
+
+def test_plain_function_cannot_work_in_a_transaction() -> None:
+    class Threaded(BaseStep[Booking, Booking]):
+        def execute(self, inp: Booking) -> Booking:
+            return inp
+
+    with pytest.raises(SagaDefinitionError, match="execute is a plain def"):
+        bookings(Threaded())
+    with pytest.raises(SagaDefinitionError, match="transaction must be True or False"):
+        SagaBuilder().add_step(
+            step=Threaded(),
+            input_map=lambda _: Booking(amount=1),
+            transaction="yes",  # type: ignore[arg-type]
+        )
+
+
+async def test_saga_is_refused_by_a_store_without_transactions(
+    business: Business, tmp_path: Any
+) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/other.db") as sqlite:
+        for store in (MemoryStore(), FaultyStore(MemoryStore()), sqlite):
+            orchestrator = SagaOrchestrator(store=store)
+            with pytest.raises(SagaDefinitionError, match=r"transaction=True.*does not"):
+                orchestrator.register(NAME, bookings(Book(business)))
