@@ -27,7 +27,6 @@ from saga_core.errors import (
 )
 from saga_core.failure import failure_of
 from saga_core.happening import (
-    WORKER_LOST,
     Decision,
     Happened,
     Suspected,
@@ -56,8 +55,9 @@ from saga_core.records import (
 )
 from saga_core.refusals import Refusals, TakenUp
 from saga_core.registry import Registry
-from saga_core.status import Direction, EntryKind, SignalKind
+from saga_core.status import Direction, SignalKind
 from saga_core.store import SagaStore
+from saga_core.suspects import is_suspect, losses_on_record
 from saga_core.transacting import LENT, Transactions, Write, works_in_transaction
 from saga_core.upcasting import bring_to_life
 from saga_core.waits import told_of
@@ -65,20 +65,12 @@ from saga_core.waking import is_answered, used_up
 from saga_core.watching import Watchers
 from saga_core.writing import settle, to_the_end
 
-__all__ = ["SUSPECT_AFTER", "SagaEngine", "is_suspect"]
+__all__ = ["PATIENCE", "SagaEngine"]
 
 logger = logging.getLogger("saga_core")
 
 PATIENCE = 10.0
 """Seconds for which a driver repeats a write that got no answer, its lease permitting."""
-
-SUSPECT_AFTER = 2
-"""Drivers lost without a commit after which a saga is driven apart from other suspects."""
-
-
-def is_suspect(record: SagaRecord) -> bool:
-    """Tell whether drivers were lost so often that the saga must be driven apart."""
-    return record.reclaims >= SUSPECT_AFTER or record.state.error_code == WORKER_LOST
 
 
 class SagaEngine:
@@ -443,12 +435,7 @@ class SagaEngine:
 
     async def _on_trial(self, live: LiveSaga) -> bool:
         """Record that a suspect is driven apart; False if its crashes have convicted it."""
-        times = 0
-        after = 0
-        while page := await self.store.history(live.saga_id, after=after):
-            for entry in page:
-                times = times + 1 if entry.kind is EntryKind.SUSPECTED else 0
-            after = page[-1].seq
+        times = await losses_on_record(self.store, live.saga_id)
         if times >= live.registration.max_crashes:
             lost = self._decide(live, WorkerLost(times))
             await to_the_end(self.commit(live, lost, lease=LeaseAction.RELEASE))

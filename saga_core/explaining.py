@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from saga_core.codec import PayloadLimits, decode_json
-from saga_core.engine import SUSPECT_AFTER, is_suspect
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
 from saga_core.live import LiveSaga
@@ -16,6 +15,7 @@ from saga_core.registry import Registry
 from saga_core.resting import EVENT, SLEEP
 from saga_core.rollback import begun_step
 from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.suspects import SUSPECT_AFTER, is_suspect
 from saga_core.timing import AT_START, Timing, deadline_applies
 from saga_core.upcasting import bring_to_life
 from saga_core.versions import as_driven

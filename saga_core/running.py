@@ -6,11 +6,12 @@ import asyncio
 import logging
 from uuid import uuid4
 
-from saga_core.engine import SagaEngine, is_suspect
+from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.records import Claims, SagaRecord
 from saga_core.refusals import TakenUp
 from saga_core.status import Direction
+from saga_core.suspects import is_suspect
 
 __all__ = ["run_due"]
 
