@@ -131,7 +131,8 @@ class SagaAdmin:
         """Take `mock_output` for what the current step would have put out, and go on.
 
         From SUSPENDED or STUCK, before compensation has begun. The output is validated against
-        the step's type (`PayloadError`). A later rollback undoes the step with this output. A
+        the step's type (`PayloadError`). A later rollback undoes the step with this output, but
+        for one that was skipped before it had an input or the saga had begun: it never ran. A
         saga's deadline that has passed is void from then on. The saga is driven on in this task,
         or with `wait=False` left to a worker.
         """

@@ -65,7 +65,7 @@ from saga_core.happening import (
 from saga_core.moving import move_to_version
 from saga_core.records import Due, NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
-from saga_core.timing import AT_START
+from saga_core.timing import AT_START, input_begun_with
 
 __all__ = ["decide", "ignore_command"]
 
@@ -278,7 +278,7 @@ def _skip_requested(
         kind=EntryKind.SKIPPED,
         step_id=spec.step_id,
         attempt=state.attempt,
-        input=state.step_input,
+        input=input_begun_with(state),
         output=asked.output,
         actor=asked.by.actor,
         reason=asked.by.reason,

@@ -31,7 +31,7 @@ from saga_core.registry import Registration
 from saga_core.rests import Rests
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.step import StepContext
-from saga_core.timing import AT_START, Timing, deadline_applies
+from saga_core.timing import AT_START, Timing, deadline_applies, input_begun_with
 from saga_core.transactions import StepTransaction
 from saga_core.versions import was_upcast
 
@@ -207,7 +207,7 @@ class LiveSaga:
         """Let maps see an output that is about to be recorded; that of a hook is not."""
         if self.state.in_hook:
             return
-        self.outputs[step_id] = Recorded(self.state.step_input, output)
+        self.outputs[step_id] = Recorded(input_begun_with(self.state), output)
         self._values[step_id] = value
 
     def forget(self, step_id: str) -> None:

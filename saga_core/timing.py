@@ -27,6 +27,7 @@ __all__ = [
     "check_deadline",
     "check_deadline_length",
     "deadline_applies",
+    "input_begun_with",
 ]
 
 AT_START = "start"
@@ -112,6 +113,14 @@ class Timing:
             if entry.kind is EntryKind.DEADLINE:
                 return replace(self, deadline_at=None)
         return self
+
+
+def input_begun_with(state: SagaState) -> str | None:
+    """Return what the current step was given in its attempts; None if it surely has had none.
+
+    What was never begun leaves nothing to be undone, also if a person skips it.
+    """
+    return None if state.waiting_for == AT_START else state.step_input
 
 
 def deadline_applies(state: SagaState) -> bool:

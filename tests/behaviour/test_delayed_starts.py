@@ -13,6 +13,7 @@ from saga_core import (
     Direction,
     EntryKind,
     Query,
+    SagaBuilder,
     SagaDefinitionError,
     SagaStateError,
     SagaStatus,
@@ -212,6 +213,29 @@ async def test_person_may_begin_a_saga_before_its_time(store: SagaStore) -> None
     await one.admin.skip_step(skipped, {"n": 5})
     assert (await one.see(skipped)).outputs == {"step_0": {"n": 5}, "step_1": {"n": 6}}
     assert story.log == ["do step_0", "do step_1", "do step_1"]
+
+
+@pytest.mark.parametrize("how", ["fails", "cannot be mapped", "left to a worker"])
+async def test_step_that_was_skipped_before_the_saga_had_begun_is_never_undone(
+    store: SagaStore, how: str
+) -> None:
+    """It has not run: its compensation would undo what a person made up."""
+    story = Story()
+    builder = SagaBuilder()
+    first = builder.add_step(step=story.step(), input_map=lambda ctx: Number(n=1))
+
+    def given(out: Number) -> Number:
+        if how == "cannot be mapped":
+            raise ValueError("no")
+        return out
+
+    builder.add_step(step=story.step(fails()), input_map=given, depends_on=first)
+    one = saga(store, made=builder.build())
+    saga_id = await one.start(delay=HOUR)
+    await one.admin.skip_step(saga_id, {"n": 5}, wait=how != "left to a worker")
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
+    assert story.log == ([] if how == "cannot be mapped" else ["do step_1"])
 
 
 async def test_first_step_that_fails_waits_for_its_retry_and_not_for_its_start(
