@@ -20,6 +20,7 @@ multiprocessing.set_forkserver_preload(
         "tests.conformance.test_sqlite",
         "tests.crash.victim",
         "tests.crash.workshop",
+        "tests.transactions.victim",
     ]
 )
 
