@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -695,3 +696,28 @@ async def test_wait_that_cannot_be_kept_is_never_rolled_back_over(
     snapshot = await one.run()
     assert (snapshot.status, snapshot.direction) == (SagaStatus.STUCK, Direction.FORWARD)
     assert story.log == ["do step_0", "do step_1"]
+
+
+@pytest.mark.parametrize("used", [0, 1])
+async def test_saga_that_keeps_10_000_events_takes_the_next_once_one_is_used(
+    store: SagaStore, used: int
+) -> None:
+    one = saga(store, Story().step(awaits()))
+    saga_id, full = await one.start(), uuid4()
+    await one.orchestrator.signal(saga_id=saga_id, event=Declined(), event_id="0")
+    export = await store.export(saga_id)
+    (sent,) = export.inbox
+    inbox = tuple(
+        replace(sent, seq=number, event_id=str(number), consumed=number <= used)
+        for number in range(1, 10_001)
+    )
+    record = replace(export.record, saga_id=full, signals=len(inbox), seen=len(inbox))
+    await store.restore(replace(export, record=record, inbox=inbox))
+    if used:
+        await one.orchestrator.signal(saga_id=full, event=Paid(amount=1))
+        assert (await store.load(full)).signals == 10_001
+        return
+    with pytest.raises(SagaStateError, match="keeps 10000 events already") as refused:
+        await one.orchestrator.signal(saga_id=full, event=Paid(amount=1))
+    assert refused.value.saga_id == full
+    assert len(await store.inbox(full, after=9_990)) == 10
