@@ -17,7 +17,7 @@ from saga_core.bulk import (
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
-from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of
+from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of, queue_before
 from saga_core.happening import (
     Happened,
     Operator,
@@ -99,7 +99,11 @@ class SagaAdmin:
         Of the moment at which the store was read, by the store's clock, and of what is registered
         in this process. For people: its wording is no interface. Raises `SagaNotFoundError`.
         """
-        return explain(await self._load(saga_id), self._engine.registry)
+        record = await self._load(saga_id)
+        before: tuple[UUID | None, UUID | None] = (None, None)
+        if record.state.is_queued:
+            before = await queue_before(self._engine.store, record)
+        return explain(record, self._engine.registry, before)
 
     async def retry_step(
         self,

@@ -78,6 +78,8 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
     if state.waiting_for == AT_START:
         # Whoever was about to begin it may be lost: then it is due, and begun at its time.
         return Decision(edited, entries, drive=False, due=asked.due or DUE_NOW)
+    if state.is_queued:
+        return Decision(edited, entries, drive=False, due=asked.due)
     return go_on(replace(edited, status=SagaStatus.RUNNING, waiting_for=None), entries)
 
 
@@ -143,7 +145,7 @@ def return_requested(
 def _left_behind(definition: SagaDefinition, state: SagaState) -> tuple[NewEntry, ...]:
     """Return what keeps in mind that the current step may have been done as it stands."""
     begun = begun_step(definition, state)
-    if begun is None or state.waiting_for == AT_START:
+    if begun is None or state.is_queued or state.waiting_for == AT_START:
         return ()
     return (maybe_entry(state), _voided(begun.step_id))
 

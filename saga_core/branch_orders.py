@@ -191,7 +191,7 @@ def compensation_requested(fleet: Fleet, asked: CompensationRequested) -> Decisi
         and fleet.definition.step(each.state.step_id or "").undoes_maybe_done
         for each in fleet.branches.values()
     )
-    if not fleet.has_outputs and not begun and (asked.command != "cancel" or not state.active):
+    if not fleet.has_outputs and not begun and (asked.command != "cancel" or state.has_ended):
         raise SagaStateError(
             f"{asked.command}: the saga is {state.status} and no step was completed, so there is "
             "nothing to undo. It needs at least one completed step; use abort to end it."

@@ -25,8 +25,12 @@ _FOR_LIFE = (
 
 def difference(one: SagaExport, other: SagaExport) -> str | None:
     """Name the first field that differs, such as `state.attempt` or `history[3].output`."""
+    mine, theirs = one.record.state, other.record.state
+    # When a queued saga is due hangs on who holds its aggregate there.
+    queued = mine.is_queued and theirs.is_queued
+    without = _PER_READ | {"due_at"} if queued else _PER_READ
     return (
-        _first("", one.record, other.record, without=_PER_READ)
+        _first("", one.record, other.record, without=without)
         or _rows("history", one.history, other.history)
         or _rows("commit_ids", one.commit_ids, other.commit_ids)
         or _rows("inbox", one.inbox, other.inbox)

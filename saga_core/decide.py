@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
-from saga_core import amending, forward, pausing, rollback, waits
+from saga_core import amending, beginning, forward, pausing, rollback, waits
 from saga_core.branching import decide_parallel
 from saga_core.deciding import (
     current_step,
@@ -55,6 +55,8 @@ from saga_core.happening import (
     StepDone,
     StepFailed,
     Suspected,
+    TurnCame,
+    TurnLost,
     Undecodable,
     Unmappable,
     Waits,
@@ -92,6 +94,8 @@ def decide(
     decision = _decide(definition, state, outputs, happened)
     if not decision.ends:
         return decision
+    if isinstance(happened, Started) and happened.queued:
+        state = beginning.queued(state)
     return conclude(definition, state, outputs, decision, getattr(happened, "token", None))
 
 
@@ -106,15 +110,19 @@ def _decide(
         if decision is not None:
             return decision
     match happened:
-        case Started(next_input, token, later):
+        case Started(next_input, token, later, queued, limit):
             begun = forward.start(definition, outputs, next_input, token)
-            return begun if later is None else _put_off(begun, later)
+            if queued:
+                return beginning.line_up(begun, limit)
+            return begun if later is None else beginning.put_off(begun, later)
+        case TurnCame():
+            return beginning.admit(state, happened)
+        case TurnLost(holder):
+            return beginning.put_back(state, holder)
         case StartAhead(begins_at):
             return _still_ahead(state, begins_at)
         case StartDue():
-            # On record before its first step runs: until then nothing can have been done.
-            begins = replace(state, status=SagaStatus.RUNNING, waiting_for=None)
-            return go_on(begins, (NewEntry(kind=EntryKind.BEGUN, step_id=state.step_id),))
+            return beginning.begin_at_last(state)
         case DeadlinePassed(failure, token):
             return forward.fail_for_good(definition, state, outputs, failure, token, ())
         case StepDone():
@@ -179,13 +187,6 @@ def ignore_command(
     return Decision(state=state, history=(entry,), drive=False, due=due)
 
 
-def _put_off(begun: Decision, later: Due) -> Decision:
-    if not begun.drive:
-        return begun  # its first map has failed
-    ahead = replace(begun.state, status=SagaStatus.SUSPENDED, waiting_for=AT_START)
-    return Decision(state=ahead, history=begun.history, drive=False, due=later)
-
-
 def _still_ahead(state: SagaState, begins_at: datetime) -> Decision:
     reason = "it was looked at before it begins; what is sent to it before waits until then"
     return ignore_command(replace(state, waiting_for=AT_START), Due(at=begins_at), reason=reason)
@@ -238,7 +239,7 @@ def _retry_requested(
     again = replace(
         state,
         status=SagaStatus.COMPENSATING if rolling_back else SagaStatus.RUNNING,
-        active=True,
+        active=state.active or not state.is_ending,
         token=asked.token,
         attempt=0,
         waiting_for=None,

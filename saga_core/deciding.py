@@ -46,7 +46,7 @@ def failed_entry(kind: EntryKind, state: SagaState, failure: Failure) -> NewEntr
 def request_entries(state: SagaState, kind: EntryKind, by: Operator) -> tuple[NewEntry, ...]:
     """Return what a granted request leaves in the history; a saga that had ended is revived."""
     entry = NewEntry(kind=kind, step_id=state.step_id, actor=by.actor, reason=by.reason)
-    if state.active:
+    if not state.has_ended:
         return (entry,)
     return (entry, NewEntry(kind=EntryKind.REVIVED, step_id=state.step_id, actor=by.actor))
 

@@ -43,7 +43,8 @@ def end(state: SagaState, status: SagaStatus, history: tuple[NewEntry, ...]) -> 
     if status is SagaStatus.STUCK:
         ended = replace(state, status=status, waiting_for=None)
     else:
-        unbegun = status is SagaStatus.FAILED and state.waiting_for == AT_START
+        before = state.is_queued or state.waiting_for == AT_START
+        unbegun = status is SagaStatus.FAILED and before
         waiting_for = AT_START if unbegun else None
         ended = replace(state, status=status, active=False, token=None, waiting_for=waiting_for)
     return Decision(state=ended, history=history, drive=False, due=None, ends=True)
@@ -77,7 +78,9 @@ def conclude(
     told = Outputs() if not isinstance(outputs, Outputs) else outputs
     outer = told.pending if ended.is_ending else None
     pending = PendingEnd(hook, ended, outer)
-    return _begin(told, pending, token or before.token, decision.history)
+    # One that ends in the queue never holds its aggregate, also not for its hook.
+    active = not before.is_queued and (before.active or not ended.is_ending)
+    return _begin(told, pending, token or before.token, decision.history, active=active)
 
 
 def hook_over(
@@ -90,7 +93,8 @@ def hook_over(
     pending = _pending(state, outputs)
     hook = _hook_after(state.step_id, definition, pending.state)
     if hook is not None and isinstance(outputs, Outputs):
-        return _begin(outputs, replace(pending, hook=hook), state.token, (entry,))
+        following = replace(pending, hook=hook)
+        return _begin(outputs, following, state.token, (entry,), active=state.active)
     history: tuple[NewEntry, ...] = (entry,)
     if pending.outer is not None:
         history += (pending.outer.told_again().entry(),)
@@ -108,14 +112,19 @@ def _hook_after(hook: str | None, definition: SagaDefinition, ended: SagaState) 
 
 
 def _begin(
-    outputs: Outputs, pending: PendingEnd, token: UUID | None, history: tuple[NewEntry, ...]
+    outputs: Outputs,
+    pending: PendingEnd,
+    token: UUID | None,
+    history: tuple[NewEntry, ...],
+    *,
+    active: bool,
 ) -> Decision:
     ended = pending.state
     at_hook = replace(
         ended,
         status=SagaStatus.RUNNING,
         direction=Direction.FORWARD,
-        active=True,
+        active=active,
         step_id=pending.hook,
         step_input=None,
         token=uuid5(token or NAMESPACE_OID, pending.hook),

@@ -59,6 +59,7 @@ from saga_core.status import Direction, SignalKind
 from saga_core.store import SagaStore
 from saga_core.suspects import is_suspect, losses_on_record
 from saga_core.transacting import LENT, Transactions, Write, works_in_transaction
+from saga_core.turns import commit_or_wait
 from saga_core.upcasting import bring_to_life
 from saga_core.waits import told_of
 from saga_core.waking import is_answered, used_up
@@ -158,7 +159,7 @@ class SagaEngine:
                 if cancelled or (leaving is not None and leaving()):
                     await self._give_back(live)
                     return
-                if live.definition.parallel and not live.state.in_hook:
+                if live.runs_branches:
                     await crew_of(self, live).run(leaving, proven)
                     proven = None
                     continue
@@ -186,7 +187,7 @@ class SagaEngine:
             self.watchers.announce(live.saga_id)
 
     async def _record(self, live: LiveSaga, happened: Happened, write: Write | None = None) -> None:
-        await self.commit(live, self._decide(live, happened), write=write)
+        await commit_or_wait(self.commit, live, happened, write)
 
     async def commit(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.errors import PayloadError, SagaDefinitionError
@@ -24,13 +25,22 @@ from saga_core.wording import short, time, times, when
 __all__ = ["explain"]
 
 
-def explain(record: SagaRecord, registry: Registry) -> str:
-    """Return the sentence. Pure; it speaks of the moment at which the store was read."""
+def explain(
+    record: SagaRecord,
+    registry: Registry,
+    before: tuple[UUID | None, UUID | None] = (None, None),
+) -> str:
+    """Return the sentence. Pure; it speaks of the moment at which the store was read.
+
+    `before` is who holds the aggregate of a queued saga, and who is the first in its queue.
+    """
     state = record.state
     if state.status.is_terminal:
         said = _ended(record, registry)
     elif state.is_paused:
         said = _paused(record, registry)
+    elif state.is_queued:
+        said = _queued(record, registry, *before)
     elif record.is_held:
         said = _held(record)
     elif record.worker is not None:
@@ -161,6 +171,23 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
         said += f"until {until} for {_attempt(record)}"
     gap = _gap(record, registry)
     return said + _cause(record) + _suspicion(record) + (f"; {gap}" if gap else "")
+
+
+def _queued(record: SagaRecord, registry: Registry, holder: UUID | None, first: UUID | None) -> str:
+    said = f"is {record.state.status} and has not begun: "
+    key = f"'{record.aggregation_id}'"
+    if holder is not None:
+        said += f"it waits for saga {holder}, which holds aggregate {key}"
+        if first not in (None, record.saga_id):
+            said += f", and then for those queued before it, the first of which is saga {first}"
+    elif first not in (None, record.saga_id):
+        said += f"it waits for saga {first}, which is before it in the queue for aggregate {key}"
+    elif record.is_held:
+        said += f"worker {record.worker} is about to take aggregate {key} for it"
+    else:
+        return f"{said}its turn at aggregate {key} has come{_next_driver(record, registry)}"
+    gap = _gap(record, registry)
+    return said + (f"; {gap}" if gap else "")
 
 
 def _begins_at(record: SagaRecord) -> datetime | None:

@@ -15,7 +15,15 @@ from saga_core.snapshot import SagaSnapshot
 from saga_core.status import ACTIVE, SagaStatus
 from saga_core.store import SagaStore
 
-__all__ = ["Conditions", "SagaPage", "all_pages", "find_page", "holder_of", "query_of"]
+__all__ = [
+    "Conditions",
+    "SagaPage",
+    "all_pages",
+    "find_page",
+    "holder_of",
+    "query_of",
+    "queue_before",
+]
 
 LARGEST_PAGE = 1000
 
@@ -170,5 +178,34 @@ def _check_duration(value: object) -> None:
 
 async def holder_of(store: SagaStore, aggregation_id: str | None) -> UUID | None:
     """Return the active saga that holds an aggregate, if one does."""
-    page = await store.find(Query(aggregation_id=aggregation_id, statuses=ACTIVE, limit=1))
-    return page.records[0].saga_id if page.records else None
+    async for record in _unfinished(store, aggregation_id):
+        if record.state.active:
+            return record.saga_id
+    return None
+
+
+async def queue_before(store: SagaStore, queued: SagaRecord) -> tuple[UUID | None, UUID | None]:
+    """Return who holds the aggregate that a saga is queued for, and who is first in the queue."""
+    holder: UUID | None = None
+    first: UUID | None = None
+    async for record in _unfinished(store, queued.aggregation_id):
+        if record.state.active:
+            holder = record.saga_id
+        elif first is None and record.state.is_queued:
+            first = record.saga_id
+        if holder is not None and first is not None:
+            break
+    return holder, first
+
+
+async def _unfinished(
+    store: SagaStore, aggregation_id: str | None
+) -> AsyncGenerator[SagaRecord, None]:
+    query = Query(aggregation_id=aggregation_id, statuses=ACTIVE)
+    while True:
+        page = await store.find(query)
+        for record in page.records:
+            yield record
+        if page.cursor is None:
+            return
+        query = replace(query, cursor=page.cursor)

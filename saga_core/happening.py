@@ -22,6 +22,7 @@ from saga_core.givens import (
 )
 from saga_core.records import Due, NewEntry, SagaState
 from saga_core.status import SagaStatus
+from saga_core.unbegun import StartAhead, StartDue, TurnCame, TurnLost
 
 __all__ = [
     "Aborted",
@@ -58,6 +59,8 @@ __all__ = [
     "StepDone",
     "StepFailed",
     "Suspected",
+    "TurnCame",
+    "TurnLost",
     "Undecodable",
     "Unmappable",
     "Waits",
@@ -74,18 +77,10 @@ class Started:
     token: UUID
     later: Due | None = None
     """When the first step may begin, if not at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartAhead:
-    """A saga was looked at before it is to begin, because something was sent to it."""
-
-    begins_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StartDue:
-    """The time of a saga that is to begin later has come."""
+    queued: bool = False
+    """It waits for its aggregate, behind those that were there before."""
+    limit: Due | None = None
+    """Its deadline, if it is queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +338,8 @@ class InBranch:
 
 Happened = (
     Started
+    | TurnCame
+    | TurnLost
     | StartAhead
     | StartDue
     | DeadlinePassed

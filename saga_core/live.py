@@ -135,6 +135,12 @@ class LiveSaga:
         """Name the saga and the step it is at, for a reader."""
         return f"step '{self.state.step_id}' of saga '{self.saga_name}' {self.saga_id}"
 
+    @property
+    def runs_branches(self) -> bool:
+        """Whether steps of the saga are driven side by side: it has begun, and is in no hook."""
+        apart = self.state.in_hook or self.state.is_queued
+        return self.definition.parallel and not apart
+
     # --- time -----------------------------------------------------------------------------------
 
     @property

@@ -154,7 +154,9 @@ class _Call:
         resting = state.status is (SagaStatus.SUSPENDED if forward else SagaStatus.COMPENSATING)
         if live.rests.knows(self.event_id):
             return NotifyReason.DUPLICATE
-        untouched = state.waiting_for == AT_START  # no step has had the token yet
+        untouched = (
+            state.is_queued or state.waiting_for == AT_START
+        )  # no step has had the token yet
         if not resting or state.is_paused or untouched or not (forward or awaits):
             return NotifyReason.NOT_SUSPENDED
         if state.token != self._token:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
+from saga_core.beginning import check_on_conflict
 from saga_core.checking import DefinitionReport, check_definitions
 from saga_core.codec import PayloadLimits, decode_json, encode_json
 from saga_core.decide import decide
 from saga_core.definition import SagaDefinition
 from saga_core.engine import SagaEngine
-from saga_core.errors import SagaDefinitionError, SagaError, SagaStateError, StoreUnavailableError
+from saga_core.errors import (
+    ActiveSagaAlreadyExistsError,
+    SagaDefinitionError,
+    SagaError,
+    SagaStateError,
+    StoreUnavailableError,
+)
 from saga_core.happening import Started
 from saga_core.live import LiveSaga
 from saga_core.mapping import first_input
@@ -129,6 +136,7 @@ class SagaOrchestrator:
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         deadline: timedelta | datetime | None = None,
+        on_conflict: Literal["raise", "queue", "return"] = "raise",
         wait: bool = True,
         session: object | None = None,
     ) -> UUID:
@@ -147,19 +155,26 @@ class SagaOrchestrator:
         is FAILED), with the `error_code` SagaDeadlineError. A rollback has no deadline. All these
         are times of the store's clock.
 
+        `on_conflict` says what becomes of it if another active saga has this `aggregation_id`:
+        "raise" `ActiveSagaAlreadyExistsError`; "return" that saga's id, and start nothing; or
+        "queue": it is SUSPENDED, `waiting_for` "key", until all that were queued before it have
+        ended. A worker begins it then. Its deadline, unless it has a time to begin at, counts from
+        now; whoever comes to his turn before his time holds the aggregate until then.
+
         With `session=`, an SQLAlchemy `AsyncSession` or `AsyncConnection` of the store's database,
         the saga is written in the caller's transaction and begins once he commits; it is never
         driven here, whatever `wait` says. A refusal leaves his transaction usable.
 
         Raises `SagaDefinitionError` for a name or version that is not registered, or for times
         without a zone, negative or out of range, `PayloadError` for data that cannot be stored,
-        `ActiveSagaAlreadyExistsError` if another active saga has this `aggregation_id`, and
-        `StoreUnavailableError` with `saga_id` set: the saga is then left to the workers.
+        `ActiveSagaAlreadyExistsError`, and `StoreUnavailableError` with `saga_id` set: the saga
+        is then left to the workers.
         """
         registration = self.engine.registry.starting(saga_name, version)
         check_aggregation_id(aggregation_id)
         check_trace_id(trace_id)
         labels = check_tags(tags)
+        check_on_conflict(on_conflict)
         beginning = check_beginning(start_at, delay)
         limit = check_deadline(registration.deadline if deadline is None else deadline)
         if saga_id is None:
@@ -170,7 +185,10 @@ class SagaOrchestrator:
         first = first_input(registration.definition, data, self.engine.limits)
         blank = SagaState(status=SagaStatus.RUNNING)
         later = None if beginning is None else beginning.due(limit)
-        begun = decide(registration.definition, blank, {}, Started(first, uuid4(), later))
+        queued = on_conflict == "queue" and aggregation_id is not None
+        last = None if limit is None else limit.due_after(beginning)
+        started = Started(first, uuid4(), later, queued, last)
+        begun = decide(registration.definition, blank, {}, started)
         mine = begun.drive and wait and session is None
         new = NewSaga(
             saga_id=saga_id,
@@ -187,7 +205,11 @@ class SagaOrchestrator:
             history=(*_times(beginning, limit), *begun.history),
         )
         if session is not None:
-            created = await lender_of(self.store, "start(session=...)").create_in(session, new)
+            lender = lender_of(self.store, "start(session=...)")
+            try:
+                created = await lender.create_in(session, new)
+            except ActiveSagaAlreadyExistsError as taken:
+                return _instead(taken, on_conflict)
             if not created.created:
                 _check_same(new, created.record)
             return saga_id
@@ -211,6 +233,8 @@ class SagaOrchestrator:
         except StoreUnavailableError as error:
             error.saga_id = saga_id
             raise
+        except ActiveSagaAlreadyExistsError as taken:
+            return _instead(taken, on_conflict)
         except asyncio.CancelledError:
             await self._abandon(new)
             raise
@@ -341,6 +365,13 @@ class SagaOrchestrator:
             await self.engine.release_new(new.saga_id)
         except SagaError:
             return  # its lease ends by itself
+
+
+def _instead(taken: ActiveSagaAlreadyExistsError, on_conflict: str) -> UUID:
+    """Return the saga that is active already, or raise."""
+    if on_conflict == "return" and taken.saga_id is not None:
+        return taken.saga_id
+    raise taken
 
 
 def _times(beginning: Moment | None, limit: Moment | None) -> tuple[NewEntry, ...]:

@@ -16,6 +16,7 @@ __all__ = [
     "DUE_NOW",
     "Due",
     "HistoryEntry",
+    "KEY",
     "Lease",
     "LeaseAction",
     "NewEntry",
@@ -74,6 +75,9 @@ class Lease:
 RESUME = "resume"
 """What a paused saga is `waiting_for`."""
 
+KEY = "key"
+"""What a queued saga is `waiting_for`: that no other saga holds its aggregate id."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaState:
@@ -105,6 +109,19 @@ class SagaState:
     def is_paused(self) -> bool:
         """Whether a person lets the saga rest. Its status is that of the rest of the way."""
         return self.waiting_for == RESUME
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the saga has not begun because others are before it at its aggregate id."""
+        return self.waiting_for == KEY and not self.active
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to come of the saga, unless a person revives it.
+
+        One that is queued has not, nor one that has got stuck before it held its aggregate.
+        """
+        return not self.active and self.status.is_terminal
 
     @property
     def in_hook(self) -> bool:

@@ -33,6 +33,11 @@ def pause_requested(state: SagaState, asked: PauseRequested) -> Decision:
     require(state, "pause", state.status in _MOVES, "RUNNING, SUSPENDED or COMPENSATING")
     if state.is_paused:
         raise SagaStateError(f"pause: the saga is {state.status} and paused already")
+    if state.is_queued:
+        raise SagaStateError(
+            f"pause: the saga is {state.status} and has not begun, because it waits for its "
+            "aggregation_id; cancel or abort takes it out of the queue"
+        )
     entry = paused_entry(state, Pause(state.status, state.waiting_for, asked.due), asked.by)
     rolling_back = state.direction is Direction.ROLLBACK
     status = SagaStatus.COMPENSATING if rolling_back else SagaStatus.SUSPENDED

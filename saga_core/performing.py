@@ -29,6 +29,7 @@ from saga_core.happening import (
     StartDue,
     StepDone,
     StepFailed,
+    TurnCame,
     Undecodable,
     Unmappable,
 )
@@ -220,6 +221,9 @@ def untimely(live: LiveSaga) -> Happened | None:
     if left is not None and left <= 0:
         late = SagaDeadlineError(f"{_deadline(live)} while {live.position} did not run")
         return DeadlinePassed(failure_of(late), uuid4())
+    if live.state.is_queued:
+        ahead = live.timing.begins_at
+        return TurnCame(ahead if ahead is not None and live.now < ahead else None)
     begins_at = live.begins_at
     if begins_at is None:
         return None

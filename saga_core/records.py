@@ -14,6 +14,7 @@ from uuid import UUID
 
 from saga_core.parts import (
     DUE_NOW,
+    KEY,
     RESUME,
     Due,
     HistoryEntry,
@@ -34,6 +35,7 @@ __all__ = [
     "Due",
     "Held",
     "HistoryEntry",
+    "KEY",
     "Lease",
     "LeaseAction",
     "NewEntry",
@@ -163,7 +165,7 @@ class Transition:
                 reclaimed=False,
             )
         due_at = None if self.due is None else self.due.moment(now)
-        if after.state.active and after.signals > after.seen:
+        if not after.state.has_ended and after.signals > after.seen:
             due_at = now
         return replace(after, worker=None, due_at=due_at, reclaimed=False)
 

@@ -107,7 +107,7 @@ def begun_step(definition: SagaDefinition, state: SagaState) -> StepSpec | None:
     """Return the step that is begun, if it is to be undone whether it was done or not."""
     if state.direction is Direction.ROLLBACK or state.step_id is None or state.step_input is None:
         return None
-    if state.waiting_for == AT_START:
+    if state.is_queued or state.waiting_for == AT_START:
         return None  # nothing of the saga has run
     spec = definition.step(state.step_id)
     return spec if spec.undoes_maybe_done else None
@@ -202,7 +202,7 @@ def compensation_requested(
     state = unpaused(state, asked.pause)
     went_back = isinstance(outputs, Outputs) and outputs.went_back
     nothing = not outputs and not went_back and begun_step(definition, state) is None
-    if nothing and (asked.command != "cancel" or not state.active):
+    if nothing and (asked.command != "cancel" or state.has_ended):
         raise SagaStateError(
             f"{asked.command}: the saga is {state.status} and no step was completed, so there is "
             f"nothing to undo. It needs at least one completed step; use abort to end it."

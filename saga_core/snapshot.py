@@ -14,7 +14,7 @@ from saga_core.codec import decode_json, encode_json
 from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
 from saga_core.pending import pending_end
-from saga_core.records import RESUME, HistoryEntry, SagaRecord, StoredSignal
+from saga_core.records import KEY, RESUME, HistoryEntry, SagaRecord, StoredSignal
 from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.timing import Timing
 from saga_core.versions import as_driven
@@ -47,7 +47,8 @@ class SagaSnapshot(BaseModel):
     deadline_at: datetime | None
     """When the saga is looked at again, or its driver's lease ends; by the store's clock."""
     waiting_for: str | None
-    """The named thing whose arrival makes it go on; "resume" for a paused saga."""
+    """The named thing whose arrival makes it go on: "resume" for a paused saga, "key" for a
+    queued one."""
     ends_as: SagaStatus | None
     """What it has come to, while a hook runs before that is recorded. None in what `find` gives."""
     starts_at: datetime | None
@@ -71,6 +72,11 @@ class SagaSnapshot(BaseModel):
     def is_paused(self) -> bool:
         """Whether a person lets it rest until `resume`."""
         return self.waiting_for == RESUME
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for its turn, because another saga holds its `aggregation_id`."""
+        return self.waiting_for == KEY
 
     def output_of(self, ref: StepRef[Out]) -> Out:
         """Return a step's output as its type. Raises `SagaStateError` if it has none yet."""

@@ -13,6 +13,12 @@ a store that passes it is right. Rules common to all methods:
 * **A claim, not the clock, ends a holder.** An expired lease that nobody has claimed still
   commits.
 * **The store's clock decides.** Durations go in, timestamps (aware, UTC) come out.
+* **A queue per aggregate.** A queued saga (`SagaState.is_queued`) has neither taken its
+  `aggregation_id` nor ended. The first of those with one id is the one created first (ties by
+  id). Whatever is written of a saga that is or was queued, or was active and is no more: if then
+  no saga with its `aggregation_id` is active, the first in the queue is due now by the same
+  transaction, and a wake-up is sent; unless it is due already, or somebody holds it. So nobody in
+  a queue is forgotten, whoever crashes where.
 * **Own errors only.** `StoreUnavailableError` when the answer is not known, `SchemaError`,
   `PayloadError`, `SagaNotFoundError`, `StaleVersionError`, `ActiveSagaAlreadyExistsError`,
   `SagaStateError`; the driver's exception is the `__cause__`.
@@ -85,12 +91,14 @@ class SagaLog(Protocol):
         history is appended; `spawn` is created as by `create`.
 
         Lease: `KEEP` leaves `worker`, `fence` and `due_at`. `RELEASE` clears the worker and sets
-        `due_at` from `due`; if the saga is active and the inbox has more signals than `seen`, it
-        is due now whatever `due` says. A `Lease` makes its worker the holder until now plus its
+        `due_at` from `due`; if the saga has not ended and the inbox has more signals than `seen`,
+        it is due now whatever `due` says. A `Lease` makes its worker the holder until now plus its
         duration, and raises `fence` if the holder changes.
 
         `state.active` on a saga that had given up its aggregate takes it again, or raises
-        `ActiveSagaAlreadyExistsError` and changes nothing; a saga that would be stranded raises
+        `ActiveSagaAlreadyExistsError` and changes nothing. So does a queued saga that is made
+        active, and not only if another is active: the error carries that one's id, or that of
+        the first in the queue if it is not this one. A saga that would be stranded raises
         `SagaStateError` and changes nothing either. Sends a wake-up only if the saga
         falls due at once for somebody else, or spawned one that does.
         """
@@ -165,9 +173,10 @@ class Inbox(Protocol):
         """Append to the inbox and raise the saga's signal count.
 
         Raises `SagaNotFoundError`. A known `event_id` is a duplicate: nothing changes. Else a saga
-        that has ended (`active` is false) accepts nothing. If nobody holds the saga and it has a
-        `due_at` or a `waiting_for`, it is due now, and a wake-up is sent; if somebody holds it,
-        the lease is left alone and the holder's next commit tells. Changes neither `version`
+        that has ended (`SagaState.has_ended`) accepts nothing. If nobody holds the saga and it has
+        a `due_at` or a `waiting_for`, it is due now, and a wake-up is sent; but a queued one keeps
+        its `due_at`. If somebody holds it, the lease is left alone and the holder's next commit
+        tells. Changes neither `version`
         nor `fence`.
         """
         ...
@@ -194,7 +203,8 @@ class Catalog(Protocol):
     async def purge(self, *, finished_for: timedelta, limit: int) -> int:
         """Delete up to `limit` sagas that ended at least `finished_for` ago, with all they have.
 
-        Returns how many. Ended means that `active` is false; since when, `updated_at` says.
+        Returns how many. Ended is what `SagaState.has_ended` says, so no queued saga; since
+        when, `updated_at` says.
         """
         ...
 

@@ -56,6 +56,16 @@ class Moment:
             return Due(at=self.at)
         return Due(at=min(self.at, limit.at))
 
+    def due_after(self, beginning: Moment | None) -> Due:
+        """Return it as when a new saga falls due, as a deadline that counts from `beginning`."""
+        if self.at is not None:
+            return Due(at=self.at)
+        if beginning is None:
+            return Due(delay=self.after)
+        if beginning.at is None:
+            return Due(delay=beginning.after + self.after)
+        return Due(at=beginning.at + self.after)
+
     def entry(self, kind: EntryKind) -> NewEntry:
         """Return it as a fact that a saga is created with."""
         if self.at is None:

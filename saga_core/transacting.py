@@ -43,6 +43,8 @@ Write = Callable[[Transition], Awaitable[Committed]]
 def works_in_transaction(live: LiveSaga) -> bool:
     """Tell whether what the saga does next is done in the store's own transaction."""
     step_id = live.state.step_id
+    if live.state.is_queued:
+        return False
     return step_id is not None and live.definition.step(step_id).transaction
 
 

@@ -13,7 +13,7 @@ from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.failure import describe
 from saga_core.happening import Mapped, MovedToVersion
 from saga_core.live import LiveSaga, Unwritten
-from saga_core.records import HistoryEntry, NewEntry, SagaRecord, StoredSignal
+from saga_core.records import KEY, HistoryEntry, NewEntry, SagaRecord, StoredSignal
 from saga_core.registry import Registry, Route
 from saga_core.status import Direction, EntryKind
 from saga_core.timing import AT_START
@@ -300,7 +300,7 @@ class _Upcast:
                 f"step '{before.step_id}', which may have been done, is being undone, so its "
                 "upcaster must leave it there"
             )
-        waits = self._record.state.waiting_for not in (None, AT_START)
+        waits = self._record.state.waiting_for not in (None, AT_START, KEY)
         if waits and after.step_id != before.step_id:
             raise _RefusedError(
                 f"it waits for {self._record.state.waiting_for} at step '{before.step_id}', so "

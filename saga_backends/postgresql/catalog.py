@@ -9,11 +9,13 @@ from uuid import UUID
 
 import asyncpg
 
+from saga_backends.postgresql.queues import Queues
 from saga_backends.postgresql.statements import Statements
 from saga_backends.postgresql.values import check_finite
 from saga_backends.sql.names import Names
 from saga_backends.sql.reading import page_of
 from saga_backends.sql.rows import (
+    ENDED_STATUSES,
     HISTORY_COLUMNS,
     INBOX_COLUMNS,
     STATE_COLUMNS,
@@ -38,6 +40,7 @@ class PostgresqlCatalog:
 
     _pool: asyncpg.Pool
     _sql: Statements
+    _queues: Queues
     namespace: str
 
     def _errors(self) -> Any:
@@ -89,9 +92,13 @@ class PostgresqlCatalog:
                 f"""
                 WITH gone AS (
                     SELECT {names.saga_id} AS saga_id FROM {names.sagas}
+                     -- What ended so long ago was created before that, and only `created_at` can
+                     -- have an index: one on what every commit changes would cost each of them.
                      WHERE namespace = $1 AND NOT active
+                       AND created_at <= (SELECT clock_timestamp()) - $2::interval
                        AND updated_at <= (SELECT clock_timestamp()) - $2::interval
-                     ORDER BY updated_at LIMIT $3 FOR UPDATE SKIP LOCKED
+                       AND status IN {ENDED_STATUSES}
+                     ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
                 ), history AS (
                     DELETE FROM {names.history} h USING gone
                      WHERE h.namespace = $1 AND h.saga_id = gone.saga_id
@@ -200,6 +207,10 @@ class PostgresqlCatalog:
         try:
             with self._errors():
                 async with self._pool.acquire() as connection, connection.transaction():
+                    key = record.aggregation_id if record.state.is_queued else None
+                    if key is not None:
+                        await self._queues.lock(connection, [key])
+                        await self._queues.holder(connection, key)
                     try:
                         await connection.execute(_insert_saga(names, columns), *values)
                     except asyncpg.UniqueViolationError as error:
@@ -208,6 +219,8 @@ class PostgresqlCatalog:
                     await connection.executemany(_insert(names.history, told), history)
                     heard = ("namespace", "saga_id", *INBOX_COLUMNS)
                     await connection.executemany(_insert(names.inbox, heard), inbox)
+                    if key is not None:
+                        await self._queues.call_next(connection, key)
         except _Taken as taken:
             await self._explain_taken(record.saga_id, record.aggregation_id)
             raise SagaStateError(

@@ -3,24 +3,28 @@
 One statement per store call: a commit locks its row by updating it where the version is still the
 expected one. Under READ COMMITTED that waits for a concurrent writer and then looks at the row
 again, so it is the same compare-and-set as `SELECT ... FOR UPDATE` before it, at less cost.
-Claims take their rows with `FOR NO KEY UPDATE SKIP LOCKED`.
 
-Time is the database's `clock_timestamp()`, wrapped in a subselect where an index is to be used.
-Only a creation takes `statement_timestamp()`: two columns, and the answer, must say the same.
+Time is the database's `clock_timestamp()`. Only a creation takes `statement_timestamp()`: two
+columns, and the answer, must say the same.
 """
 
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
 
+from saga_backends.postgresql.work_statements import FIRST_IN_QUEUE, WorkStatements
 from saga_backends.sql.names import Names
-from saga_backends.sql.rows import HISTORY_COLUMNS, INBOX_COLUMNS, STATE_COLUMNS
+from saga_backends.sql.rows import (
+    ENDED_STATUSES,
+    HISTORY_COLUMNS,
+    INBOX_COLUMNS,
+    STATE_COLUMNS,
+)
 
 __all__ = ["Statements", "names_in"]
 
-NOW = "(SELECT clock_timestamp())"
-
 _LAST_STATE = 5 + len(STATE_COLUMNS)
+assert (STATE_COLUMNS[0], STATE_COLUMNS[2]) == ("status", "active")  # noqa: S101 - $6, $8
 
 # Outputs travel as one JSON array of rows in the order of HISTORY_COLUMNS; the payloads in it are
 # text within the JSON, so that they come back to the letter. Text, too, is what comes back: the
@@ -39,7 +43,7 @@ def names_in(schema: str) -> Names:
     )
 
 
-class Statements:
+class Statements(WorkStatements):
     """The statements for one set of tables."""
 
     def __init__(self, names: Names, *, notifies: bool = True) -> None:
@@ -101,18 +105,32 @@ class Statements:
         {answer}
         """
 
-    def _commit(self, lease: str, entries: int, signals_in: int, marks: bool, tags: bool) -> str:
+    def _commit(
+        self, lease: str, entries: int, signals_in: int, marks: bool, tags: bool, key: str = ""
+    ) -> str:
         """$1 namespace, $2 saga, $3 expected version, $4 commit id, $5 seen, $6.. the state.
 
-        `lease` is keep, release, release_quietly or take; its parameters follow the state.
+        `lease` is keep, release, release_quietly or take; its parameters follow the state. `key`
+        is free for a saga that gives its aggregate up: the first in the queue is called. It is
+        queue for one that is or was queued, of which no other form changes anything.
         """
         parameter = _LAST_STATE + 1
         sets = [self._set_state]
+        goes_on = f"($8::boolean OR $6 NOT IN {ENDED_STATUSES})" if key else "$8::boolean"
+        where = "AND waiting_for IS DISTINCT FROM 'key'"
+        if key == "free":
+            where += f"""
+               AND (waiters = 0 OR waiters = (
+                   SELECT f.waiters FROM {self._sagas} f
+                    WHERE f.namespace = $1 AND f.{self._id} = $2))"""  # noqa: S608
+        elif key == "queue":
+            where = ""
+            sets.append("waiters = waiters + $8::boolean::integer")
         if lease in ("release", "release_quietly"):
             due, at = f"${parameter}::interval", f"${parameter + 1}::timestamptz"
             sets.append(
                 f"worker = NULL, claim_id = NULL, reclaimed = false, {self._due} = CASE "
-                f"WHEN $8::boolean AND signals > $5 - {signals_in} THEN clock_timestamp() "
+                f"WHEN {goes_on} AND signals > $5 - {signals_in} THEN clock_timestamp() "
                 f"ELSE least(clock_timestamp() + {due}, {at}) END"
             )
             parameter += 2
@@ -137,8 +155,9 @@ class Statements:
                    version = version + 1, reclaims = 0, seen = $5,
                    signals = signals + {signals_in}, entries = entries + {entries},
                    updated_at = clock_timestamp()
-             WHERE namespace = $1 AND {self._id} = $2 AND version = $3
-            RETURNING version, fence, signals, entries, {self._due} AS due_at
+             WHERE namespace = $1 AND {self._id} = $2 AND version = $3 {where}
+            RETURNING version, fence, signals, entries, {self._due} AS due_at,
+                      waiters, aggregation_id
         )""",  # noqa: S608 - a checked identifier and parameters only
             self._entries("moved", "$4::uuid", "version", entries, first_entry),
         ]
@@ -164,18 +183,30 @@ class Statements:
                AND EXISTS (SELECT 1 FROM moved)
         )""")  # noqa: S608
             parameter += 1
-        if lease == "release" and self.notifies:
+        if key == "free":
+            first = FIRST_IN_QUEUE.format(names=self.names, key="moved.aggregation_id")
+            parts.append(f""", called AS (
+            UPDATE {self._sagas} SET {self._due} = clock_timestamp()
+             WHERE namespace = $1 AND waiting_for = 'key' AND worker IS NULL
+               AND ({self._due} IS NULL OR {self._due} > clock_timestamp())
+               AND {self._id} = (
+                   SELECT first.{self._id} FROM moved, LATERAL ({first}) first
+                    WHERE moved.waiters > 0 AND NOT EXISTS (
+                       SELECT 1 FROM {self._sagas} h
+                        WHERE h.namespace = $1 AND h.aggregation_id = moved.aggregation_id
+                          AND h.active AND h.{self._id} <> $2))
+            RETURNING 1
+        )""")  # noqa: S608
+        woken = ["SELECT 1 FROM moved WHERE due_at <= clock_timestamp()"] * (lease == "release")
+        woken += ["SELECT 1 FROM called"] * (key == "free")
+        if woken and self.notifies:
             parts.append(f""", told AS (
-            SELECT pg_notify(${parameter}::text, $1) FROM moved
-             WHERE due_at <= clock_timestamp()
+            SELECT pg_notify(${parameter}::text, $1) FROM ({" UNION ALL ".join(woken)}) woken
         )
         SELECT version, fence, signals, (SELECT count(*) FROM told) FROM moved""")  # noqa: S608
         else:
             parts.append("\n        SELECT version, fence, signals FROM moved")
         return "".join(parts)
-
-    def _notify(self, channel: str) -> str:
-        return f"pg_notify({channel}::text, $1)" if self.notifies else f"{channel}::text"
 
     def _entries(
         self, source: str, commit: str, version: str, count: int, first: int, start: str = ""
@@ -210,7 +241,7 @@ class Statements:
     def find_commit(self) -> str:
         """$1 namespace, $2 saga, $3 commit: the row now, and what the commit had made, if any."""
         return f"""
-        SELECT s.version, s.signals, h.version, h.fence
+        SELECT s.version, s.signals, h.version, h.fence, s.waiting_for = 'key'
           FROM {self._sagas} s
           LEFT JOIN LATERAL (
               SELECT version, fence FROM {self._history}
@@ -254,98 +285,13 @@ class Statements:
         """  # noqa: S608
 
     @cached_property
-    def claim(self) -> str:
-        """$1 namespace, $2 worker, $3 claim, $4 limit, $5 lease, $6-8 kinds, $9 favoured lane.
-
-        Every row has the claimed saga, or nulls in it when there was none, and `next_due`.
-        """
-        pick = f"""
-            SELECT s.{self._id} AS saga_id, s.{self._due} AS due FROM {self._sagas} s
-             WHERE s.namespace = $1 AND s.direction = {{lane}} AND s.{self._due} <= {NOW}
-               AND (s.saga_name, s.definition_version, s.fingerprint) IN
-                   (SELECT * FROM unnest($6::text[], $7::text[], $8::text[]))
-               AND NOT EXISTS (SELECT 1 FROM mine) {{but}}
-             ORDER BY s.{self._due} LIMIT {{limit}} FOR NO KEY UPDATE SKIP LOCKED
-        """  # noqa: S608
-        favoured = pick.format(lane="$9::smallint", but="", limit="($4::integer + 1) / 2")
-        other = pick.format(
-            lane="1 - $9::smallint",
-            but="",
-            limit="$4::integer - (SELECT count(*) FROM favoured)",
-        )
-        rest = pick.format(
-            lane="$9::smallint",
-            but=f"AND s.{self._id} NOT IN (SELECT saga_id FROM favoured)",  # noqa: S608
-            limit="$4::integer - (SELECT count(*) FROM favoured) - (SELECT count(*) FROM other)",
-        )
-        return f"""
-        WITH mine AS (
-            SELECT {self._id} AS saga_id FROM {self._sagas}
-             WHERE claim_id = $3 AND namespace = $1 AND worker = $2
-        ), favoured AS ({favoured}), other AS ({other}), rest AS ({rest}),
-        picked AS (
-            SELECT * FROM favoured UNION ALL SELECT * FROM other UNION ALL SELECT * FROM rest
-        ), taken AS (
-            UPDATE {self._sagas} s
-               SET version = s.version + 1, fence = s.fence + 1, worker = $2, claim_id = $3,
-                   {self._due} = clock_timestamp() + $5::interval,
-                   reclaimed = s.worker IS NOT NULL,
-                   reclaims = s.reclaims + CASE WHEN s.worker IS NOT NULL THEN 1 ELSE 0 END
-             -- An array, not a join: the planner would hash the whole table for a join.
-             WHERE s.namespace = $1 AND s.{self._id} = ANY (ARRAY(SELECT saga_id FROM picked))
-            RETURNING s.*
-        ), held AS (
-            SELECT * FROM taken
-            UNION ALL
-            SELECT s.* FROM {self._sagas} s JOIN mine ON mine.saga_id = s.{self._id}
-             WHERE s.namespace = $1
-        ), soon AS (
-            SELECT least(
-                (SELECT {self._due} FROM {self._sagas} WHERE namespace = $1 AND direction = 0
-                    AND {self._due} > {NOW} ORDER BY {self._due} LIMIT 1),
-                (SELECT {self._due} FROM {self._sagas} WHERE namespace = $1 AND direction = 1
-                    AND {self._due} > {NOW} ORDER BY {self._due} LIMIT 1)
-            ) - clock_timestamp() AS pause
-        )
-        SELECT {self._saga}, clock_timestamp(), ({self._outputs}), s.reclaimed, soon.pause
-          FROM soon LEFT JOIN held s ON true
-         ORDER BY s.direction, (SELECT due FROM picked WHERE saga_id = s.{self._id}), s.created_at
-        """  # noqa: S608
-
-    @cached_property
-    def renew(self) -> str:
-        return f"""
-        UPDATE {self._sagas} s SET {self._due} = clock_timestamp() + $5::interval
-          FROM unnest($3::uuid[], $4::bigint[]) AS h (saga_id, fence)
-         WHERE s.namespace = $1 AND s.{self._id} = h.saga_id AND s.worker = $2 AND s.fence = h.fence
-        RETURNING s.{self._id}, s.signals
-        """  # noqa: S608
-
-    @cached_property
-    def release(self) -> str:
-        return f"""
-        WITH freed AS (
-            UPDATE {self._sagas} s
-               SET worker = NULL, claim_id = NULL, reclaimed = false,
-                   {self._due} = clock_timestamp() + $5::interval
-              FROM unnest($3::uuid[], $4::bigint[]) AS h (saga_id, fence)
-             WHERE s.namespace = $1 AND s.{self._id} = h.saga_id AND s.worker = $2
-               AND s.fence = h.fence
-            RETURNING 1
-        ), told AS (
-            SELECT {self._notify("$6")}
-             WHERE $5::interval = interval '0' AND EXISTS (SELECT 1 FROM freed)
-        )
-        SELECT (SELECT count(*) FROM freed), (SELECT count(*) FROM told)
-        """  # noqa: S608
-
-    @cached_property
     def signal(self) -> str:
         """$1 namespace, $2 saga, $3 event id, $4 kind, $5 payload, $6 channel."""
         return f"""
         WITH target AS (
-            SELECT active, worker, signals,
-                   worker IS NULL AND ({self._due} IS NOT NULL OR waiting_for IS NOT NULL) AS wakes
+            SELECT active OR status NOT IN {ENDED_STATUSES} AS active, worker, signals,
+                   worker IS NULL AND waiting_for IS DISTINCT FROM 'key'
+                   AND ({self._due} IS NOT NULL OR waiting_for IS NOT NULL) AS wakes
               FROM {self._sagas} WHERE namespace = $1 AND {self._id} = $2
                FOR NO KEY UPDATE
         ), kept AS (

@@ -13,12 +13,13 @@ import asyncpg
 
 from saga_backends.postgresql.catalog import PostgresqlCatalog
 from saga_backends.postgresql.connection import our_errors, safe
+from saga_backends.postgresql.creation import PostgresqlCreation
 from saga_backends.postgresql.lending import PostgresqlLender
 from saga_backends.postgresql.listening import listen
 from saga_backends.postgresql.options import PostgresqlOptions
+from saga_backends.postgresql.queues import Queues
 from saga_backends.postgresql.statements import Statements, names_in
 from saga_backends.postgresql.values import (
-    due_of,
     entry_values,
     lease_of,
     outputs_of,
@@ -27,7 +28,6 @@ from saga_backends.postgresql.values import (
 from saga_backends.sql.reading import readable
 from saga_backends.sql.rows import entry_of, record_of, signal_of, state_values
 from saga_core.errors import (
-    ActiveSagaAlreadyExistsError,
     SagaNotFoundError,
     SagaStateError,
     StaleVersionError,
@@ -54,10 +54,10 @@ from saga_core.store import CONTRACT_VERSION
 __all__ = ["PostgresqlStore"]
 
 ZERO = timedelta(0)
-CREATE_TRIES = 10
+COMMIT_TRIES = 25
 
 
-class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
+class PostgresqlStore(PostgresqlCreation, PostgresqlLender, PostgresqlCatalog):
     """A `SagaStore` on tables of its own. Made by `open_store("postgresql://...")`."""
 
     contract_version = CONTRACT_VERSION
@@ -72,6 +72,7 @@ class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
         self.namespace = options.namespace
         digest = hashlib.sha256(f"{options.schema_name}.{options.namespace}".encode()).hexdigest()
         self._channel = f"saga_{digest[:24]}"
+        self._queues = Queues(self._sql, self.namespace, self._channel)
 
     # --- the saga log ---------------------------------------------------------------------------
 
@@ -91,10 +92,13 @@ class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
     async def commit(self, transition: Transition) -> Committed:
         """Apply a transition in one statement; see `SagaLog.commit`."""
         with self._errors():
-            if not transition.spawn:
-                return await self._commit(self._pool, transition)
+            if not transition.spawn and not transition.state.is_queued:
+                try:
+                    return await self._commit(self._pool, transition)
+                except _InQueue:
+                    pass
             async with self._pool.acquire() as connection, connection.transaction():
-                committed = await self._commit(connection, transition)
+                committed = await self._commit_in_order(connection, transition)
                 if committed.version == transition.expected_version + 1 and committed.held:
                     for new in transition.spawn:
                         await self._create(connection, new)
@@ -206,63 +210,46 @@ class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
             saga_id=saga_id,
         )
 
-    async def _create(self, runner: Any, new: NewSaga) -> Created:
-        statement = self._sql.create(len(new.history), new.lease is not None)
-        delay, at = due_of(new.due)
-        if new.lease is not None:
-            delay = new.lease.duration
-        arguments = (
-            self.namespace,
-            new.saga_id,
-            new.saga_name,
-            new.definition_version,
-            new.fingerprint,
-            new.data,
-            new.aggregation_id,
-            new.trace_id,
-            new.tags,
-            *state_values(new.state),
-            None if new.lease is None else new.lease.worker,
-            len(new.history),
-            *(() if new.lease is not None else (at,)),
-            delay,
-            *entry_values(new.history),
-            *((self._channel,) if new.lease is None and self._sql.notifies else ()),
-            *self._sql.names.own_values(),
-        )
-        for _ in range(CREATE_TRIES):
-            row = await runner.fetchrow(statement, *arguments)
-            if row is not None:
-                return Created(record=new.as_record(now=row[0], due_at=row[1]), created=True)
-            # Refused by one of the two unique indexes: which one decides the answer.
-            existing = await runner.fetchrow(self._sql.load, self.namespace, new.saga_id)
-            if existing is not None:
-                record = record_of(existing, now=existing[29], outputs=outputs_of(existing[30]))
-                return Created(record=record, created=False)
-            await self._refuse_second(runner, new.aggregation_id)
-            if new.aggregation_id is None:
-                raise SagaStateError(
-                    f"saga {new.saga_id} was refused by a unique index of {self._where}",
-                    saga_id=new.saga_id,
-                )
+    async def _commit_in_order(self, runner: Any, transition: Transition) -> Committed:
+        """Commit under the locks of the queues that the saga, or one that it spawns, is in."""
+        key = await self._queues.find(runner, transition.saga_id)
+        entered = [new.aggregation_id for new in transition.spawn if new.state.is_queued]
+        keys = [one for one in (key, *entered) if one is not None]
+        await self._queues.lock(runner, keys)
+        if key is None:
+            return await self._commit(runner, transition)
+        committed = await self._settled(runner, transition)
+        if committed is not None:
+            return committed
+        holder = await self._queues.holder(runner, key)
+        if transition.state.active:
+            await self._queues.check_turn(runner, transition.saga_id, key, holder)
+        committed = await self._commit(runner, transition, queued=True)
+        if not transition.state.active:
+            await self._queues.call_next(runner, key)
+        return committed
+
+    async def _commit(
+        self, runner: Any, transition: Transition, *, queued: bool = False
+    ) -> Committed:
+        for _ in range(COMMIT_TRIES):
+            committed = await self._try_to_commit(runner, transition, queued=queued)
+            committed = committed or await self._settled(runner, transition, queued=queued)
+            if committed is not None:
+                return committed
         raise StoreUnavailableError(
-            f"{self._where}: aggregation_id {new.aggregation_id!r} changes hands faster than a "
-            "saga can be created; try again",
-            saga_id=new.saga_id,
+            f"{self._where}: the queue behind saga {transition.saga_id} changes faster than the "
+            "saga can end; try again",
+            saga_id=transition.saga_id,
         )
 
-    async def _refuse_second(self, runner: Any, aggregation_id: str | None) -> None:
-        holder = await runner.fetchval(self._sql.active_holder, self.namespace, aggregation_id)
-        if holder is not None:
-            raise ActiveSagaAlreadyExistsError(
-                f"saga {holder} is active with aggregation_id {aggregation_id!r}: wait for its "
-                "end, or look why it does not end",
-                saga_id=holder,
-            )
-
-    async def _commit(self, runner: Any, transition: Transition) -> Committed:
+    async def _try_to_commit(
+        self, runner: Any, transition: Transition, *, queued: bool
+    ) -> Committed | None:
         lease, lease_values = lease_of(transition)
-        notifies = lease == "release" and self._sql.notifies
+        state = transition.state
+        key = "queue" if queued else "" if state.active else "free"
+        notifies = (lease == "release" or key == "free") and self._sql.notifies
         marks = transition.consumed
         statement = self._sql.commit(
             lease,
@@ -270,6 +257,7 @@ class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
             len(transition.signals_in),
             bool(marks),
             transition.tags is not None,
+            key,
         )
         arguments: list[Any] = [
             self.namespace,
@@ -304,28 +292,51 @@ class PostgresqlStore(PostgresqlLender, PostgresqlCatalog):
                 ) from error
             await self._refuse_revival(runner, transition)
             raise
-        if row is not None:
-            return Committed(version=row[0], fence=row[1], signals=row[2], held=True)
-        committed = await self._first_answer(runner, transition)
+        if row is None:
+            return None
+        return Committed(version=row[0], fence=row[1], signals=row[2], held=True)
+
+    async def _settled(
+        self, runner: Any, transition: Transition, *, queued: bool = True
+    ) -> Committed | None:
+        """Return what the commit was answered before; None if it may still be applied."""
+        committed, version, is_queued = await self._standing(
+            runner, transition.saga_id, transition.commit_id
+        )
         if committed is not None:
             return committed
-        raise StaleVersionError(
-            f"saga {transition.saga_id} is no longer at version {transition.expected_version}",
-            saga_id=transition.saga_id,
-        )
+        if version != transition.expected_version:
+            raise StaleVersionError(
+                f"saga {transition.saga_id} is no longer at version {transition.expected_version}",
+                saga_id=transition.saga_id,
+            )
+        if is_queued and not queued:
+            raise _InQueue
+        return None
 
     async def _first_answer(self, runner: Any, transition: Transition) -> Committed | None:
         return await self._made_by(runner, transition.saga_id, transition.commit_id)
 
     async def _made_by(self, runner: Any, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        return (await self._standing(runner, saga_id, commit_id))[0]
+
+    async def _standing(
+        self, runner: Any, saga_id: UUID, commit_id: UUID
+    ) -> tuple[Committed | None, int, bool]:
+        """Return a commit's first answer, and the saga's version and whether it is queued."""
         row = await runner.fetchrow(self._sql.find_commit, self.namespace, saga_id, commit_id)
         if row is None:
             raise self._not_found(saga_id)
-        now, signals, version, fence = row
+        now, signals, version, fence, is_queued = row
         if version is None:
-            return None
-        return Committed(version=version, fence=fence, signals=signals, held=now == version)
+            return None, now, bool(is_queued)
+        held = now == version
+        return Committed(version=version, fence=fence, signals=signals, held=held), now, False
 
     async def _refuse_revival(self, runner: Any, transition: Transition) -> None:
         row = await runner.fetchrow(self._sql.load, self.namespace, transition.saga_id)
         await self._refuse_second(runner, None if row is None else row[5])
+
+
+class _InQueue(Exception):  # noqa: N818 - control flow within commit
+    """The saga is queued, so its commit needs the queue's lock."""

@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from saga_backends.redis.moments import instant, micros
 from saga_core.errors import PayloadError
 from saga_core.records import (
+    KEY,
     Due,
     Lease,
     LeaseAction,
@@ -224,7 +225,7 @@ def _state_arguments(state: SagaState) -> tuple[Any, ...]:
         state.status.value,
         int(state.direction),
         int(state.active),
-        int(state.waiting_for is not None),
+        KEY if state.is_queued else int(state.waiting_for is not None),
         int(not state.active or state.status is SagaStatus.STUCK),
         optional(state.error_code),
     )

@@ -58,6 +58,12 @@ class ScriptCalls:
                     "end, or look why it does not end",
                     saga_id=saga_id_of(answer[1]),
                 )
+            case "behind":
+                raise ActiveSagaAlreadyExistsError(
+                    f"saga {answer[1]} is before this one in the queue for aggregation_id "
+                    f"{answer[2]!r}",
+                    saga_id=UUID(answer[1]),
+                )
             case "undue":
                 raise SagaStateError(
                     f"a saga that is {answer[1]} needs a time at which it is due, or something "

@@ -98,6 +98,8 @@ class SagaStateMixin:
     seen: Mapped[int] = _number()
     reclaims: Mapped[int] = _number()
     entries: Mapped[int] = _number()
+    waiters: Mapped[int] = _number()
+    """On PostgreSQL, how often a saga was queued behind this one; else 0."""
     created_at: Mapped[datetime] = _time()
     updated_at: Mapped[datetime] = _time()
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from saga_backends.postgresql.connection import our_errors
 from saga_backends.postgresql.lending import apply_last
 from saga_backends.postgresql.options import PostgresqlOptions
+from saga_backends.postgresql.queues import Queues
 from saga_backends.postgresql.statements import Statements
 from saga_backends.postgresql.store import PostgresqlStore
 from saga_backends.sql.checkout import checkout
@@ -52,6 +53,7 @@ class ModelStore(PostgresqlStore):
         self._inbox_table = names.inbox.rpartition(".")[2].strip('"')
         self._channel = ""
         self.namespace = namespace
+        self._queues = Queues(self._sql, namespace, self._channel)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[StoreTransaction]:

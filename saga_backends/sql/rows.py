@@ -9,9 +9,10 @@ from uuid import UUID
 
 from saga_core.errors import SchemaError
 from saga_core.records import HistoryEntry, SagaRecord, SagaState, StoredSignal
-from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+from saga_core.status import ENDED, Direction, EntryKind, SagaStatus, SignalKind
 
 __all__ = [
+    "ENDED_STATUSES",
     "HISTORY_COLUMNS",
     "INBOX_COLUMNS",
     "NOT_OURS",
@@ -38,6 +39,9 @@ STATE_COLUMNS = (
     "last_error",
     "error_code",
 )
+
+ENDED_STATUSES = "('" + "', '".join(ENDED) + "')"
+"""Those of a saga that has ended, as SQL; the others may be queued, and so not active either."""
 
 SAGA_COLUMNS = (
     "saga_id",

@@ -129,6 +129,9 @@ def _constrain(sagas: Table) -> None:
     held = "active AND aggregation_id IS NOT NULL"
     _index("active_aggregate", c.namespace, c.aggregation_id, where=held, unique=True)
     _index("due", c.namespace, c.direction, c.deadline_at, where="deadline_at IS NOT NULL")
+    queued = "waiting_for = 'key'"
+    _index("queued", c.namespace, c.aggregation_id, c.created_at, c.id, where=queued)
+    _index("ended", c.namespace, c.created_at, where="NOT active")
     _index("claim", c.claim_id, where="claim_id IS NOT NULL")
     # Room for an update to stay within its page, as long as it changes no indexed column.
     options = sagas.dialect_options["postgresql"]

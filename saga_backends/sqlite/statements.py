@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from saga_backends.sql.names import Names
-from saga_backends.sql.rows import HISTORY_COLUMNS, INBOX_COLUMNS
+from saga_backends.sql.rows import ENDED_STATUSES, HISTORY_COLUMNS, INBOX_COLUMNS
 
 __all__ = ["Statements"]
+
+
+_NOT_QUEUED = "AND waiting_for IS NOT 'key' "
 
 
 def _marks(count: int) -> str:
@@ -59,6 +62,14 @@ class Statements:
             f"SELECT {key} FROM {sagas} WHERE namespace = ? AND aggregation_id = ? "  # noqa: S608
             f"AND active AND {key} <> ?"
         )
+        self.first_in_queue = (
+            f"SELECT {key} FROM {sagas} WHERE namespace = ? AND aggregation_id = ? "  # noqa: S608
+            f"AND waiting_for = 'key' ORDER BY created_at, {key} LIMIT 1"
+        )
+        self.call = (
+            f"UPDATE {sagas} SET {due} = ? WHERE {one} AND worker IS NULL "  # noqa: S608
+            f"AND ({due} IS NULL OR {due} > ?)"
+        )
         self.aggregate = f"SELECT aggregation_id FROM {sagas} WHERE {one}"  # noqa: S608
         self.version = f"SELECT version, signals FROM {sagas} WHERE {one}"  # noqa: S608
         self.find_commit = (
@@ -66,10 +77,13 @@ class Statements:
         )
         self.consume = f"UPDATE {inbox} SET consumed = 1 WHERE {part} AND event_id = ?"  # noqa: S608
         self.knows = f"SELECT 1 FROM {inbox} WHERE {part} AND event_id = ?"  # noqa: S608
-        self.target = f"SELECT active, worker IS NOT NULL, signals FROM {sagas} WHERE {one}"  # noqa: S608
+        self.target = (
+            f"SELECT active OR status NOT IN {ENDED_STATUSES}, worker IS NOT NULL, signals "  # noqa: S608
+            f"FROM {sagas} WHERE {one}"
+        )
         self.hear = (
             f"UPDATE {sagas} SET signals = signals + 1, "  # noqa: S608
-            f"{due} = CASE WHEN worker IS NULL "
+            f"{due} = CASE WHEN worker IS NULL AND waiting_for IS NOT 'key' "
             f"AND ({due} IS NOT NULL OR waiting_for IS NOT NULL) THEN ? ELSE {due} END "
             f"WHERE {one}"
         )
@@ -116,12 +130,16 @@ class Statements:
         self._set_state = ", ".join(f"{column} = ?" for column in names.state_columns)
         self._one = one
 
-    def commit(self, lease: str, *, tags: bool) -> str:
-        """The state, the lease's values, tags, seen, signals, entries, now; then which saga."""
+    def commit(self, lease: str, *, tags: bool, queued: bool = False) -> str:
+        """The state, the lease's values, tags, seen, signals, entries, now; then which saga.
+
+        Changes nothing of a saga that is queued unless it is `queued` that is asked for.
+        """
         return (
             f"UPDATE {self.names.sagas} SET {self._set_state}{lease}"  # noqa: S608
             f"{', tags = ?' if tags else ''}, version = version + 1, "
             "reclaims = 0, seen = ?, signals = signals + ?, entries = entries + ?, "
             f"updated_at = ? WHERE {self._one} AND version = ? "
-            "RETURNING version, fence, signals, entries"
+            f"{'' if queued else _NOT_QUEUED}"
+            "RETURNING version, fence, signals, entries, aggregation_id"
         )

@@ -94,10 +94,10 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
             row = db.execute(self._sql.target, key).fetchone()
             if row is None:
                 raise self._not_found(saga_id)
-            active, is_held, signals = bool(row[0]), bool(row[1]), row[2]
+            goes_on, is_held, signals = bool(row[0]), bool(row[1]), row[2]
             if self._knows(db, key, signal.event_id):
                 return Receipt(accepted=True, duplicate=True, held=is_held)
-            if not active:
+            if not goes_on:
                 return Receipt(accepted=False, duplicate=False, held=is_held)
             now = self._layout.time_of(now_micros())
             db.execute(
@@ -171,6 +171,8 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
             ) from error
         last = len(new.history)
         self._rows.append(db, new.saga_id, new.history, last=last, commit=None, at=(1, fence, now))
+        if new.state.is_queued and self._call_next(db, new.aggregation_id, now) == key[1]:
+            due_at = now
         record = SagaRecord(
             saga_id=new.saga_id,
             saga_name=new.saga_name,
@@ -216,31 +218,20 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
 
     def _commit(self, db: sqlite3.Connection, transition: Transition) -> Committed:
         now = now_micros()
-        key = self._rows.key(transition.saga_id)
-        arriving = len(transition.signals_in)
-        lease, lease_values = self._lease(transition, now)
-        tags = transition.tags
         try:
-            row = db.execute(
-                self._sql.commit(lease, tags=tags is not None),
-                (
-                    *self._rows.state_values(transition.state),
-                    *lease_values,
-                    *(() if tags is None else (json.dumps(tags),)),
-                    transition.seen + arriving,
-                    arriving,
-                    len(transition.history),
-                    self._time(now),
-                    *key,
-                    transition.expected_version,
-                ),
-            ).fetchone()
+            row = self._update(db, transition, now, queued=transition.state.is_queued)
         except sqlite3.IntegrityError:
             self._refuse_revival(db, transition)
             raise
         if row is None:
-            return self._first_answer(db, transition)
-        version, fence, signals, entries = row
+            answer = self._first_answer(db, transition)
+            if answer is not None:
+                return answer
+            # It is queued, which a commit that takes it out of the queue must not overlook.
+            if transition.state.active:
+                self._check_turn(db, transition)
+            row = self._update(db, transition, now, queued=True)
+        version, fence, signals, entries, aggregation_id = row
         self._rows.append(
             db,
             transition.saga_id,
@@ -249,10 +240,62 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
             commit=transition.commit_id,
             at=(version, fence, now),
         )
-        self._hear(db, transition, first=signals - arriving + 1, now=now)
+        self._hear(db, transition, first=signals - len(transition.signals_in) + 1, now=now)
+        if not transition.state.active:
+            self._call_next(db, aggregation_id, now)
         for new in transition.spawn:
             self._create(db, new)
         return Committed(version=version, fence=fence, signals=signals, held=True)
+
+    def _update(
+        self, db: sqlite3.Connection, transition: Transition, now: int, *, queued: bool
+    ) -> Any:
+        lease, lease_values = self._lease(transition, now)
+        tags = transition.tags
+        arriving = len(transition.signals_in)
+        return db.execute(
+            self._sql.commit(lease, tags=tags is not None, queued=queued),
+            (
+                *self._rows.state_values(transition.state),
+                *lease_values,
+                *(() if tags is None else (json.dumps(tags),)),
+                transition.seen + arriving,
+                arriving,
+                len(transition.history),
+                self._time(now),
+                *self._rows.key(transition.saga_id),
+                transition.expected_version,
+            ),
+        ).fetchone()
+
+    def _call_next(
+        self, db: sqlite3.Connection, aggregation_id: str | None, now: int
+    ) -> str | None:
+        """Make the first in an aggregate's queue due unless the aggregate is held; return it."""
+        if aggregation_id is None:
+            return None
+        row = db.execute(self._sql.first_in_queue, (self.namespace, aggregation_id)).fetchone()
+        if row is None:
+            return None
+        first: str = row[0]
+        if db.execute(self._sql.holder, (self.namespace, aggregation_id, "")).fetchone():
+            return None
+        at = self._time(now)
+        called = db.execute(self._sql.call, (at, self.namespace, first, at)).rowcount
+        return first if called else None
+
+    def _check_turn(self, db: sqlite3.Connection, transition: Transition) -> None:
+        key = self._rows.key(transition.saga_id)
+        aggregation_id = db.execute(self._sql.aggregate, key).fetchone()[0]
+        self._check_aggregate(db, aggregation_id, but=key[1])
+        row = db.execute(self._sql.first_in_queue, (self.namespace, aggregation_id)).fetchone()
+        if row is not None and row[0] != key[1]:
+            first = UUID(row[0])
+            raise ActiveSagaAlreadyExistsError(
+                f"saga {first} is before this one in the queue for aggregation_id "
+                f"{aggregation_id!r}",
+                saga_id=first,
+            )
 
     def _hear(
         self, db: sqlite3.Connection, transition: Transition, *, first: int, now: int
@@ -275,14 +318,18 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
                 [(*key, event_id) for event_id in transition.consumed],
             )
 
-    def _first_answer(self, db: sqlite3.Connection, transition: Transition) -> Committed:
+    def _first_answer(self, db: sqlite3.Connection, transition: Transition) -> Committed | None:
+        """Return what the commit was answered before; None if it may still be applied."""
         committed = self._made_by(db, transition.saga_id, transition.commit_id)
-        if committed is None:
+        if committed is not None:
+            return committed
+        row = db.execute(self._sql.version, self._rows.key(transition.saga_id)).fetchone()
+        if row[0] != transition.expected_version:
             raise StaleVersionError(
                 f"saga {transition.saga_id} is no longer at version {transition.expected_version}",
                 saga_id=transition.saga_id,
             )
-        return committed
+        return None
 
     def _made_by(self, db: sqlite3.Connection, saga_id: UUID, commit_id: UUID) -> Committed | None:
         key = self._rows.key(saga_id)
@@ -308,8 +355,8 @@ class SqliteStore(SqliteQueue, SqliteCatalog):
             until = self._time(now + micros(lease.duration))
             return self._sql.take, (lease.worker, lease.worker, until)
         due = self._time(_due_micros(transition.due, now))
-        active = transition.state.active
-        return self._sql.give_back, (active, transition.seen, self._time(now), due)
+        goes_on = not transition.state.has_ended
+        return self._sql.give_back, (goes_on, transition.seen, self._time(now), due)
 
 
 def _due_micros(due: Due | None, now: int) -> int | None:

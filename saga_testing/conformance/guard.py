@@ -23,11 +23,13 @@ from saga_testing.conformance.leases import LeaseRules
 from saga_testing.conformance.machine import MachineRules
 from saga_testing.conformance.payloads import PayloadRules
 from saga_testing.conformance.processes import ProcessRules
+from saga_testing.conformance.queues import QueueRules
 from saga_testing.conformance.repeats import RepeatRules
 from saga_testing.conformance.retention import RetentionRules
 from saga_testing.conformance.signals import SignalRules
 from saga_testing.conformance.transactions import TransactionRules
 from saga_testing.conformance.transitions import TransitionRules
+from saga_testing.conformance.turns import TurnRules
 from saga_testing.conformance.wakeups import WakeupRules
 
 __all__ = ["TOPICS", "StoreConformance", "rules"]
@@ -47,6 +49,8 @@ TOPICS = (
     ConcurrencyRules,
     MachineRules,
     CancellationRules,
+    QueueRules,
+    TurnRules,
     WakeupRules,
     HandleRules,
     DurabilityRules,
@@ -84,6 +88,8 @@ class StoreConformance(
     ConcurrencyRules,
     MachineRules,
     CancellationRules,
+    QueueRules,
+    TurnRules,
     WakeupRules,
     HandleRules,
     DurabilityRules,

@@ -22,6 +22,7 @@ from saga_testing.conformance.sagas import (
     HOUR,
     claim,
     commit_of,
+    ended,
     event,
     leased,
     new_saga,
@@ -29,6 +30,7 @@ from saga_testing.conformance.sagas import (
 )
 from saga_testing.conformance.sagas import state as state_of
 from saga_testing.conformance.topic import Topic, needs
+from saga_testing.conformance.waiters import queued
 
 __all__ = ["WakeupRules"]
 
@@ -69,6 +71,12 @@ class WakeupRules(Topic):
             holder = (await store.create(leased())).record
             held = [Held(holder.saga_id, holder.fence)]
             assert await _woken(heard, store.release(holder.worker or "", held, delay=NOW))
+
+    async def test_first_in_the_queue_wakes(self, harness: StoreHarness) -> None:
+        async with _listening(harness) as (store, heard):
+            holder = (await store.create(leased(aggregation_id="a"))).record
+            await store.create(queued())
+            assert await _woken(heard, store.commit(ended(holder)))
 
     async def test_wakeups_end_at_once_or_are_declared(self, harness: StoreHarness) -> None:
         if Capability.WAKEUP in harness.capabilities:

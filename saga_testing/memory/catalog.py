@@ -47,7 +47,7 @@ class MemoryCatalog(MemoryRefusals):
         ended = [
             row.record
             for row in self._rows()
-            if not row.record.state.active and row.record.updated_at <= until
+            if row.record.state.has_ended and row.record.updated_at <= until
         ]
         gone = sorted(ended, key=lambda record: record.updated_at)[:limit]
         for record in gone:
@@ -82,6 +82,8 @@ class MemoryCatalog(MemoryRefusals):
         row.inbox = list(export.inbox)
         self.data.rows[self.namespace, record.saga_id] = row
         self._store(row, row.record)
+        if record.state.is_queued:
+            self._call_next(record.aggregation_id)
 
     def _matches(self, record: SagaRecord, query: Query, now: datetime) -> bool:
         wanted: tuple[tuple[Any, Any], ...] = (

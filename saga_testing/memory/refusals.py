@@ -48,7 +48,18 @@ class MemoryRefusals(MemoryTable):
         self._check_signals(row, transition.signals_in)
         self._check_state(after.state, after.due_at)
         self._check_aggregate(after.saga_id, after.state, after.aggregation_id)
+        if row.record.state.is_queued and after.state.active:
+            self._check_turn(after)
         self._check_spawned(after, spawned)
+
+    def _check_turn(self, after: SagaRecord) -> None:
+        first = self._first_in_queue(after.aggregation_id)
+        if first is not None and first.record.saga_id != after.saga_id:
+            raise ActiveSagaAlreadyExistsError(
+                f"saga {first.record.saga_id} is before this one in the queue for aggregation_id "
+                f"{after.aggregation_id!r}",
+                saga_id=first.record.saga_id,
+            )
 
     def _check_signals(self, row: Row, signals: Collection[Signal]) -> None:
         known = {signal.event_id for signal in row.inbox}

@@ -67,7 +67,9 @@ class MemoryStore(MemoryCatalog):
         if existing is not None:
             return Created(record=self._read(existing), created=False)
         self._check_new(new)
-        return Created(record=self._read(self._insert(new)), created=True)
+        row = self._insert(new)
+        self._follow_up(row)
+        return Created(record=self._read(row), created=True)
 
     async def load(self, saga_id: UUID) -> SagaRecord:
         """Return the saga with its outputs; see `SagaLog.load`."""
@@ -84,8 +86,9 @@ class MemoryStore(MemoryCatalog):
         spawned = self._spawned(transition)
         self._check_transition(row, transition, after, spawned)
         self._apply(row, transition, after)
+        self._follow_up(row, active=before.state.active, queued=before.state.is_queued)
         for new in spawned:
-            self._insert(new)
+            self._follow_up(self._insert(new))
         if after.worker is None and after.due_at is not None and after.due_at <= self._now():
             self._wake()
         return Committed(version=after.version, fence=after.fence, signals=after.signals, held=True)
@@ -162,15 +165,16 @@ class MemoryStore(MemoryCatalog):
         is_held = record.worker is not None
         if any(known.event_id == signal.event_id for known in row.inbox):
             return Receipt(accepted=True, duplicate=True, held=is_held)
-        if not record.state.active:
+        if record.state.has_ended:
             return Receipt(accepted=False, duplicate=False, held=is_held)
         self._append_signal(row, signal, consumed=False)
         due_at = record.due_at
         waits = record.due_at is not None or record.state.waiting_for is not None
-        if not is_held and waits:
+        wakes = not is_held and waits and not record.state.is_queued
+        if wakes:
             due_at = self._now()
         self._store(row, replace(record, signals=record.signals + 1, due_at=due_at))
-        if not is_held and waits:
+        if wakes:
             self._wake()
         return Receipt(accepted=True, duplicate=False, held=is_held)
 
@@ -192,6 +196,13 @@ class MemoryStore(MemoryCatalog):
         if new.lease is None and record.due_at is not None and record.due_at <= self._now():
             self._wake()
         return row
+
+    def _follow_up(self, row: Row, *, active: bool = False, queued: bool = False) -> None:
+        """Look after the queue of a saga that is written; it was active, or queued, before."""
+        record = row.record
+        frees = active and not record.state.active
+        if frees or queued or record.state.is_queued:
+            self._call_next(record.aggregation_id)
 
     def _after(self, before: SagaRecord, transition: Transition) -> SagaRecord:
         return transition.as_record(before, now=self._now())

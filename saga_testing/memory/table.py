@@ -34,6 +34,8 @@ class MemoryData:
     def __init__(self) -> None:
         self.rows: dict[tuple[str, UUID], Row] = {}
         self.aggregates: dict[tuple[str, str], UUID] = {}
+        self.queues: dict[tuple[str, str], set[UUID]] = {}
+        """By namespace and aggregate, the sagas that wait for it."""
         self.agendas: dict[str, Agenda] = {}
         self.listeners: dict[str, set[asyncio.Event]] = {}
         self.claims: dict[tuple[str, str], dict[UUID, list[UUID]]] = {}
@@ -85,11 +87,41 @@ class MemoryTable:
                 self.data.aggregates[self.namespace, key] = record.saga_id
             elif before.state.active and record is not before:
                 self.data.aggregates.pop((self.namespace, key), None)
+            self._line_up(key, record)
         self._agenda.put(record.saga_id, record.due_at, record.state.direction)
+
+    def _line_up(self, key: str, record: SagaRecord) -> None:
+        queue = self.data.queues.setdefault((self.namespace, key), set())
+        if record.state.is_queued:
+            queue.add(record.saga_id)
+        else:
+            queue.discard(record.saga_id)
+        if not queue:
+            del self.data.queues[self.namespace, key]
+
+    def _first_in_queue(self, key: str | None) -> Row | None:
+        """Return the saga that is the next to take an aggregate."""
+        queue = () if key is None else self.data.queues.get((self.namespace, key), ())
+        rows = [self.data.rows[self.namespace, saga_id] for saga_id in queue]
+        return min(rows, key=_place_in_queue, default=None)
 
     def _wake(self) -> None:
         for heard in self.data.listeners.get(self.namespace, ()):
             heard.set()
 
+    def _call_next(self, key: str | None) -> None:
+        """Make the first in an aggregate's queue due, if no active saga has the aggregate."""
+        first = self._first_in_queue(key)
+        if first is None or (self.namespace, key) in self.data.aggregates:
+            return
+        record, now = first.record, self._now()
+        if record.worker is None and (record.due_at is None or record.due_at > now):
+            self._store(first, replace(record, due_at=now))
+            self._wake()
+
     def _due_at(self, due: Due | None) -> datetime | None:
         return None if due is None else due.moment(self._now())
+
+
+def _place_in_queue(row: Row) -> tuple[datetime, UUID]:
+    return row.record.created_at, row.record.saga_id

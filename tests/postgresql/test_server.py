@@ -177,7 +177,7 @@ async def test_many_upgrades_at_once_run_each_migration_once(
 
     await asyncio.gather(*(upgrade() for _ in range(6)))
     rows = await connection.fetch(f"SELECT version FROM {schema}.saga_schema")
-    assert [row[0] for row in rows] == [1]
+    assert [row[0] for row in rows] == [1, 2]
     await connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 

@@ -118,7 +118,7 @@ async def test_a_long_table_name_leaves_room_for_its_indexes(engine: AsyncEngine
         indexes = await connection.run_sync(
             lambda sync: inspect(sync).get_indexes(Orders.__tablename__)
         )
-    assert len(indexes) == 3
+    assert len(indexes) == 5
 
 
 def test_tables_stay_together_without_the_metadata_s_schema() -> None:

@@ -3,15 +3,15 @@
 --
 -- KEYS  1: the namespace's prefix
 -- ARGV  saga id, expected version, commit id, seen;
---       state (opaque), status, lane, active (1 or 0), waits (1 if for a named thing),
---       rests (1 if it needs neither that nor a due time), [error code];
+--       state (opaque), status, lane, active (1 or 0), waits (1 if for a named thing,
+--       key if it is queued), rests (1 if it needs neither that nor a due time), [error code];
 --       lease: 'keep' | 'take', worker, duration in us | 'release', [delay in us], [at];
 --       entries (a list); number of signals, each an event id and the signal (opaque);
 --       consumed event ids (a list); '' or '=' and tags (JSON) and their facts (a list);
 --       number of spawned sagas, each as in newcomer.lua
 -- Returns {'committed', version, fence, signals, 1 if the row still stands there else 0};
 -- {'unknown'}; {'stale', version}; {'known', event id}; {'taken', holder, aggregate};
--- {'undue', status}; {'foreign', key, found, expected}.
+-- {'behind', first in the queue, aggregate}; {'undue', status}; {'foreign', key, found, expected}.
 -- include: newcomer
 
 local id, expected, commit_id, seen = take(), take(), take(), take_number()
@@ -21,7 +21,7 @@ local wrong = closed(saga, 'hash', 'HSET') or closed_list(HISTORY .. id)
   or closed(COMMITS .. id, 'hash', 'HSET')
 if wrong then return wrong end
 local row = redis.call('HMGET', saga, 'version', 'fence', 'worker', 'due', 'signals', 'status',
-  'lane', 'active', 'code', 'kind', 'aggregate', 'created')
+  'lane', 'active', 'code', 'kind', 'aggregate', 'created', 'waits')
 local version, fence, worker, due = row[1], row[2], row[3], row[4]
 local signals, status_before, lane_before, active_before = row[5], row[6], row[7], row[8]
 local code_before, kind, aggregate, created = row[9], row[10], row[11], row[12]
@@ -37,6 +37,8 @@ if version ~= expected then return { 'stale', version } end
 
 local state, status, lane, active = take(), take(), take(), take()
 local waits, rests, code = take(), take(), take_optional()
+local queued, queued_before = waits == 'key', row[13] == 'key'
+local ended, ended_before = has_ended(status, active), has_ended(status_before, active_before)
 due = due and tonumber(due)
 local lease = take()
 local due_before, worker_before = due, worker
@@ -81,7 +83,7 @@ if tags then
 end
 signals = signals + #arrived
 seen = seen + #arrived
-if lease == 'release' and active == '1' and signals > seen then due = now end
+if lease == 'release' and not ended and signals > seen then due = now end
 
 if rests == '0' and waits == '0' and not due then return { 'undue', status } end
 local moves = due ~= due_before or lane ~= lane_before
@@ -89,8 +91,9 @@ wrong = ((lease ~= 'keep' or code_before) and denied('HDEL', saga))
   or (moves and (closed_lane(lane_before, kind)
     or (lane ~= lane_before and closed_lane(lane, kind))))
   or (not worker and due and denied('PUBLISH', WAKE))
-  or ((active == '0' or active_before == '0') and closed_zset(ENDED))
+  or ((ended or ended_before) and closed_zset(ENDED))
   or (aggregate and closed_hash(AGGREGATES))
+  or (aggregate and (active == '0' or queued_before) and closed_queue(aggregate))
   or (tags and (closed_indexes(facts) or closed_indexes(facts_before)))
   or (status ~= status_before and (closed_zset(BY .. 'status:' .. status_before)
     or closed_zset(BY .. 'status:' .. status)))
@@ -104,6 +107,8 @@ if aggregate then
   else
     local holder = redis.call('HGET', AGGREGATES, aggregate)
     if holder and holder ~= id then return { 'taken', holder, aggregate } end
+    local first = queued_before and first_in_queue(aggregate)[1]
+    if first and first ~= id then return { 'behind', first, aggregate } end
     taken[aggregate] = id
   end
 end
@@ -145,9 +150,9 @@ if code ~= (code_before or nil) then
     redis.call('HDEL', saga, 'code')
   end
 end
-if active == '0' then
+if ended then
   redis.call('ZADD', ENDED, text(now), id)
-elseif active_before == '0' then
+elseif ended_before then
   redis.call('ZREM', ENDED, id)
 end
 if aggregate and active ~= active_before then
@@ -157,6 +162,14 @@ if aggregate and active ~= active_before then
     redis.call('HDEL', AGGREGATES, aggregate)
   end
 end
+if aggregate and queued ~= queued_before then
+  if queued then
+    redis.call('ZADD', QUEUE .. aggregate, created, id)
+  else
+    redis.call('ZREM', QUEUE .. aggregate, id)
+  end
+end
+if aggregate and active == '0' then call_next(aggregate) end
 for n = 1, #arrived do
   redis.call('HSET', EVENTS .. id, arrived[n][1], '0')
   redis.call('RPUSH', INBOX .. id, text(now) .. ' ' .. arrived[n][2])

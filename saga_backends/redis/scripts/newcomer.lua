@@ -2,7 +2,7 @@
 
 -- Takes one new saga from the arguments: id, name, definition version, fingerprint, kind,
 -- [aggregate], [trace], data, tags (JSON), facts (a list), state (opaque), status, lane, active
--- (1 or 0), waits (1 if for a named thing), rests (1 if it needs neither that nor a due time),
+-- (1 or 0), waits (1 if for a named thing, key if it is queued), rests (1 if it needs neither that nor a due time),
 -- [error code], [worker], [lease in us], [delay in us], [at], entries (a list), [this call's own id].
 local function take_new()
   local new = {
@@ -14,6 +14,7 @@ local function take_new()
   }
   new.due = take_due()
   if new.lease then new.due = now + tonumber(new.lease) end
+  new.queued = new.waits == 'key' and new.aggregate
   new.entries = take_list()
   new.written = take_optional()
   return new
@@ -25,7 +26,8 @@ local function refuse_new(new, freed, taken)
   local wrong = closed(SAGA .. new.id, 'hash', 'HSET') or closed_list(HISTORY .. new.id)
     or (new.due and closed_lane(new.lane, new.kind))
     or (new.due and not new.worker and denied('PUBLISH', WAKE))
-    or (new.active == '0' and closed(ENDED, 'zset', 'ZADD'))
+    or (has_ended(new.status, new.active) and closed(ENDED, 'zset', 'ZADD'))
+    or (new.queued and (closed_queue(new.aggregate) or closed_queues(new.kind)))
     or (new.aggregate and closed(AGGREGATES, 'hash', 'HSET'))
   for n = 1, #new.facts do
     wrong = wrong or closed(BY .. new.facts[n], 'zset', 'ZADD')
@@ -67,7 +69,13 @@ local function write_new(new)
     redis.call('HSET', AGGREGATES, new.aggregate, new.id)
   end
   for n = 1, #new.facts do redis.call('ZADD', BY .. new.facts[n], text(now), new.id) end
-  if new.active == '0' then redis.call('ZADD', ENDED, text(now), new.id) end
+  if has_ended(new.status, new.active) then
+    redis.call('ZADD', ENDED, text(now), new.id)
+  end
   if new.due then put_due(new.id, new.kind, nil, new.lane, new.due) end
   if not new.worker then wake_if_due(new.due) end
+  if new.queued then
+    redis.call('ZADD', QUEUE .. new.aggregate, text(now), new.id)
+    if call_next(new.aggregate) == new.id then new.due = now end
+  end
 end

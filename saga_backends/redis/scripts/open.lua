@@ -19,6 +19,7 @@ local NEEDS = {
   [AGGREGATES] = { 'HSET', 'HGET', 'HDEL' },
   [DUE] = { 'ZADD', 'ZREM', 'ZRANGEBYSCORE', 'ZCOUNT', 'ZSCORE' },
   [lane_key('0', any)] = { 'ZADD', 'ZREM', 'ZRANGEBYSCORE' },
+  [QUEUE .. any] = { 'ZADD', 'ZREM', 'ZRANGEBYSCORE' },
   [ENDED] = { 'ZADD', 'ZREM', 'ZRANGEBYSCORE' },
   [BY .. any] = { 'ZADD', 'ZREM', 'ZRANGEBYSCORE', 'ZCOUNT', 'ZCARD', 'ZSCORE' },
   [WAKE] = { 'PUBLISH' },

@@ -12,9 +12,10 @@
 --   events:<id>     hash    event id -> '1' once consumed, before that the call that sent it, or '0'
 --   claim:<id>      list    the sagas that this claim took; expires
 --   aggregates      hash    aggregate id -> the active saga that holds it
+--   queue:<aggregate>  zset  the sagas that wait for it -> their creation
 --   due             zset    every saga with a due time or a lease -> when
 --   due:<lane>:<kind>  zset    the same by lane and by what a worker must have registered
---   ended           zset    every saga that is not active -> its last change
+--   ended           zset    every saga that has ended -> its last change
 --   by:<fact>       zset    sagas with an indexed fact -> their creation
 --
 -- A script checks everything before it writes anything: an error would not undo what came before.
@@ -24,7 +25,11 @@ local prefix = KEYS[1]
 local SAGA, HISTORY, COMMITS = prefix .. 'saga:', prefix .. 'history:', prefix .. 'commits:'
 local INBOX, EVENTS, CLAIM = prefix .. 'inbox:', prefix .. 'events:', prefix .. 'claim:'
 local AGGREGATES, DUE, ENDED = prefix .. 'aggregates', prefix .. 'due', prefix .. 'ended'
-local BY, WAKE = prefix .. 'by:', prefix .. 'wake'
+local BY, WAKE, QUEUE = prefix .. 'by:', prefix .. 'wake', prefix .. 'queue:'
+
+-- Whether a saga has ended: one that is not active may be queued, or stuck before its turn.
+local TERMINAL = { COMPLETED = true, COMPENSATED = true, FAILED = true }
+local function has_ended(status, active) return active == '0' and TERMINAL[status] or false end
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -103,6 +108,24 @@ local function closed_queues(kind)
   return closed_lane('0', kind) or closed_zset(lane_key('1', kind)) or denied('PUBLISH', WAKE)
 end
 
+-- The first in the queue of an aggregate, and the one after it.
+local function first_in_queue(aggregate)
+  return redis.call('ZRANGEBYSCORE', QUEUE .. aggregate, '-inf', '+inf', 'LIMIT', 0, 2)
+end
+
+-- The same for the queue of an aggregate, and for whoever will be its first after one write.
+local function closed_queue(aggregate)
+  local wrong = foreign(AGGREGATES, 'hash') or closed_zset(QUEUE .. aggregate)
+  if wrong then return wrong end
+  local first = first_in_queue(aggregate)
+  for n = 1, #first do
+    local saga = SAGA .. first[n]
+    local kind = not foreign(saga, 'hash') and redis.call('HGET', saga, 'kind')
+    wrong = wrong or closed_hash(saga) or (kind and closed_queues(kind))
+  end
+  return wrong
+end
+
 -- Takes `delay` and `at`, both optional, and returns the earlier one as a time, or nil.
 local function take_due()
   local delay, at = take_optional(), take_optional()
@@ -129,6 +152,20 @@ end
 
 local function wake_if_due(due)
   if due and due <= now then redis.call('PUBLISH', WAKE, '1') end
+end
+
+-- Makes the first in the queue of an aggregate due, unless a saga has the aggregate; returns it.
+local function call_next(aggregate)
+  if redis.call('HGET', AGGREGATES, aggregate) then return end
+  local first = first_in_queue(aggregate)[1]
+  if not first then return end
+  local row = redis.call('HMGET', SAGA .. first, 'worker', 'due', 'kind', 'lane')
+  local worker, due, kind, lane = row[1], row[2] and tonumber(row[2]), row[3], row[4]
+  if worker or not kind or (due and due <= now) then return end
+  redis.call('HSET', SAGA .. first, 'due', text(now))
+  put_due(first, kind, lane, lane, now)
+  wake_if_due(now)
+  return first
 end
 
 local function append_history(id, version, commit_id, entries)

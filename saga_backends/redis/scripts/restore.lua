@@ -18,7 +18,9 @@ local facts, row, entries, commits = take_list(), take_list(), take_list(), take
 local event_ids, signals, consumed = take_list(), take_list(), take_list()
 local saga = SAGA .. id
 
+local queued = waits == 'key' and aggregate
 local wrong = closed_saga(id) or closed_indexes(facts) or closed_queues(kind)
+  or (queued and closed_queue(aggregate))
 if wrong then return wrong end
 if redis.call('EXISTS', saga) == 1 then
   -- The answer to this very write may have been lost.
@@ -44,7 +46,11 @@ if aggregate then
   if active == '1' then redis.call('HSET', AGGREGATES, aggregate, id) end
 end
 for n = 1, #facts do redis.call('ZADD', BY .. facts[n], created, id) end
-if active == '0' then redis.call('ZADD', ENDED, updated, id) end
+if has_ended(status, active) then redis.call('ZADD', ENDED, updated, id) end
+if queued then
+  redis.call('ZADD', QUEUE .. aggregate, created, id)
+  call_next(aggregate)
+end
 for n = 1, #entries do redis.call('RPUSH', HISTORY .. id, entries[n]) end
 for n = 1, #commits, 2 do
   redis.call('HSET', COMMITS .. id, commits[n], commits[n + 1] .. ' ' .. fence)

@@ -11,7 +11,8 @@ local saga = SAGA .. id
 local wrong = closed(saga, 'hash', 'HSET') or closed_list(INBOX .. id)
   or closed(EVENTS .. id, 'hash', 'HSET')
 if wrong then return wrong end
-local row = redis.call('HMGET', saga, 'worker', 'active', 'due', 'waits', 'kind', 'lane', 'signals')
+local row = redis.call('HMGET', saga, 'worker', 'active', 'due', 'waits', 'kind', 'lane', 'signals',
+  'status')
 local worker, active, due, waits, kind, lane = row[1], row[2], row[3], row[4], row[5], row[6]
 if not (active and kind and lane and row[7]) then return { 'unknown' } end
 local held = worker and '1' or '0'
@@ -19,8 +20,8 @@ local before = redis.call('HGET', EVENTS .. id, event_id)
 -- The first answer to this very call may have been lost.
 if before == written then return { 'kept', held } end
 if before then return { 'duplicate', held } end
-if active == '0' then return { 'ended', held } end
-local falls_due = not worker and (due or waits == '1')
+if has_ended(row[8], active) then return { 'ended', held } end
+local falls_due = not worker and waits ~= 'key' and (due or waits == '1')
 wrong = falls_due and (closed_lane(lane, kind) or denied('PUBLISH', WAKE))
 if wrong then return wrong end
 

@@ -122,7 +122,7 @@ BUGS = (
     Bug(
         "purge of live sagas",
         "purge",
-        "if not row.record.state.active and ",
+        "if row.record.state.has_ended and ",
         "if ",
         "test_pages_are_complete_while_sagas_go",
     ),

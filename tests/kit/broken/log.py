@@ -219,7 +219,7 @@ BUGS = (
     Bug(
         "a signal makes an ended saga due",
         "as_record",
-        "after.state.active and ",
+        "not after.state.has_ended and ",
         "",
         "test_signal_does_not_make_an_ended_saga_due",
     ),

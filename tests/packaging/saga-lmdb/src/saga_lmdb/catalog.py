@@ -81,6 +81,7 @@ class LmdbCatalog(Handle):
                 table.put_entry(record, Entry(entry, commit_id))
             for signal in export.inbox:
                 table.put_signal(record.saga_id, signal)
+            table.call_next(None, record)
 
         await self._write(write)
 

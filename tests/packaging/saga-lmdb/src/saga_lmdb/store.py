@@ -74,11 +74,12 @@ class LmdbStore(LmdbQueue, LmdbCatalog):
             is_held = record.worker is not None
             if table.knows(saga_id, signal.event_id):
                 return Receipt(accepted=True, duplicate=True, held=is_held)
-            if not record.state.active:
+            if record.state.has_ended:
                 return Receipt(accepted=False, duplicate=False, held=is_held)
             table.hear(saga_id, signal, record.signals + 1)
             waits = record.due_at is not None or record.state.waiting_for is not None
-            due_at = table.now if waits and not is_held else record.due_at
+            wakes = waits and not is_held and not record.state.is_queued
+            due_at = table.now if wakes else record.due_at
             after = replace(record, signals=record.signals + 1, due_at=due_at)
             table.put(replace(row, record=after), row)
             return Receipt(accepted=True, duplicate=False, held=is_held)
@@ -102,7 +103,8 @@ def _insert(table: Table, new: NewSaga) -> SagaRecord:
     record = new.as_record(now=table.now, due_at=due_at)
     row = Row(replace(record, outputs=()))
     table.put(table.append(row, new.history, commit_id=None), before=None)
-    return record
+    table.call_next(None, record)
+    return replace(record, due_at=table.row(new.saga_id).record.due_at)
 
 
 def _commit(table: Table, transition: Transition) -> Committed:
@@ -128,6 +130,7 @@ def _commit(table: Table, transition: Transition) -> Committed:
     for event_id in transition.consumed:
         table.consume(saga_id, event_id)
     table.put(table.append(after, transition.history, transition.commit_id), before)
+    table.call_next(before, record)
     for new in transition.spawn:
         if table.find(new.saga_id) is None:
             _insert(table, new)

@@ -10,6 +10,7 @@ Keys sort as bytes, and a key begins with the namespace and a letter:
     k claim_id saga_id        what a claim holds
     t due saga_id             all times at which something falls due
     o created saga_id         all sagas by creation
+    w aggregate created saga_id   those that wait for an aggregate
     z updated saga_id         those that have ended, by their end
 
 Times are microseconds, ids 16 bytes, texts in keys are hashed: LMDB's keys end at 511 bytes.
@@ -131,6 +132,8 @@ class Table:
             )
         if record.aggregation_id is not None and record.state.active:
             self._check_aggregate(record.saga_id, record.aggregation_id)
+            if before is not None and before.record.state.is_queued:
+                self._check_turn(record.saga_id, record.aggregation_id)
         new = self._index(row)
         for key in self._index(before).keys() - new.keys() if before else ():
             self.txn.delete(key)
@@ -155,11 +158,48 @@ class Table:
             due = time_key(record.due_at)
             keys[self.queue(record.state.direction, kind) + due + tail] = b""
             keys[self.key("t", due, tail)] = b""
-        if not record.state.active:
+        if record.state.has_ended:
             keys[self.key("z", time_key(record.updated_at), tail)] = b""
-        elif record.aggregation_id is not None:
+        if record.aggregation_id is None:
+            return keys
+        if record.state.is_queued:
+            keys[self.waiting(record.aggregation_id) + time_key(record.created_at) + tail] = b""
+        elif record.state.active:
             keys[self.aggregate(record.aggregation_id)] = tail
         return keys
+
+    def call_next(self, before: Row | None, record: SagaRecord) -> None:
+        """Look after the queue that a saga is or was in, or whose aggregate it gives up.
+
+        The first in it is due now, unless a saga has the aggregate or somebody holds the first.
+        """
+        was = None if before is None else before.record.state
+        gives_up = was is not None and was.active and not record.state.active
+        key = record.aggregation_id
+        involved = gives_up or record.state.is_queued or (was is not None and was.is_queued)
+        if key is None or not involved or self.txn.get(self.aggregate(key)) is not None:
+            return
+        first = self._first_in_queue(key)
+        row = None if first is None else self.row(first)
+        if row is None or row.record.worker is not None:
+            return
+        if row.record.due_at is None or row.record.due_at > self.now:
+            self.put(replace(row, record=replace(row.record, due_at=self.now)), row)
+
+    def waiting(self, aggregation_id: str) -> bytes:
+        return self.key("w", _hash(aggregation_id))
+
+    def _first_in_queue(self, aggregation_id: str) -> UUID | None:
+        keys = self.scan(self.waiting(aggregation_id))
+        return next((id_at_end(key) for key, _ in keys), None)
+
+    def _check_turn(self, saga_id: UUID, aggregation_id: str) -> None:
+        first = self._first_in_queue(aggregation_id)
+        if first is not None and first != saga_id:
+            raise ActiveSagaAlreadyExistsError(
+                f"saga {first} is before this one in the queue for {aggregation_id!r}",
+                saga_id=first,
+            )
 
     def _check_aggregate(self, saga_id: UUID, aggregation_id: str) -> None:
         holder = self.txn.get(self.aggregate(aggregation_id), saga_id.bytes)
