@@ -130,7 +130,8 @@ def input_begun_with(state: SagaState) -> str | None:
 
     What was never begun leaves nothing to be undone, also if a person skips it.
     """
-    return None if state.waiting_for == AT_START else state.step_input
+    unbegun = state.is_queued or state.waiting_for == AT_START
+    return None if unbegun else state.step_input
 
 
 def deadline_applies(state: SagaState) -> bool:

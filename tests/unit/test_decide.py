@@ -183,6 +183,7 @@ class Life:
                 spec.index
                 for spec in self.made.steps
                 if spec.step_id in self.outputs
+                and self.outputs[spec.step_id].input is not None
                 and spec.can_compensate
                 and spec.index not in self.left
             ]
