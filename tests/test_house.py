@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,14 @@ def test_a_module_is_small_enough_to_be_read() -> None:
 
 def test_every_package_is_typed() -> None:
     assert [name for name in PACKAGES if not (ROOT / name / "py.typed").exists()] == []
+
+
+def test_rules_that_share_tables_give_their_sagas_no_ids_written_by_hand() -> None:
+    """Whoever picks a number has to know all the others; uuid4() knows nobody."""
+    by_hand = re.compile(r"(saga_id|SAGA) ?= ?UUID\(")
+    found = [
+        path.name
+        for path in (ROOT / "tests" / "behaviour").glob("*.py")
+        if by_hand.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

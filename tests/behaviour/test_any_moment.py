@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 import pytest
 
@@ -90,7 +90,7 @@ async def whole_life(
         retry_policy=retry(2),
         compensation_retry_policy=retry(3),
     )
-    saga_id = UUID(int=7)
+    saga_id = uuid4()
 
     async def run_due() -> None:
         await harness.age(saga_id, HOUR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 import pytest
 
@@ -14,12 +14,11 @@ from saga_testing import Fault, FaultyStore, MemoryStore
 from tests.behaviour.cast import Number, Story, fails, retry, saga, waits
 from tests.behaviour.test_any_moment import again
 
-SAGA = UUID(int=9)  # tables are shared: test_any_moment has 7, test_waiting_any_moment 8
-
 
 async def whole_life(store: SagaStore, faulty: FaultyStore, story: Story) -> None:
     """Pause while it is driven, edit, resume, go back, cancel while it is driven."""
     doors = [asyncio.Event(), asyncio.Event()]
+    saga_id = uuid4()
 
     async def hold(inp: Number, ctx: StepContext) -> None:
         await doors[ctx.idempotency_key.endswith(":0") is False].wait()
@@ -27,7 +26,7 @@ async def whole_life(store: SagaStore, faulty: FaultyStore, story: Story) -> Non
     steps: list[Any] = [story.step(), story.step(hold), story.step(fails())]
     driver = saga(store, *steps, retry_policy=retry(9))
     person = saga(faulty, *steps, retry_policy=retry(9)).admin
-    await driver.start(saga_id=SAGA, wait=False)
+    await driver.start(saga_id=saga_id, wait=False)
 
     async def driven(until: int) -> asyncio.Task[int]:
         task = asyncio.create_task(driver.orchestrator.run_due())
@@ -35,20 +34,20 @@ async def whole_life(store: SagaStore, faulty: FaultyStore, story: Story) -> Non
         return task
 
     driving = await driven(2)
-    await again(lambda: person.pause(SAGA, wait=False))
+    await again(lambda: person.pause(saga_id, wait=False))
     doors[0].set()
     await driving
-    assert (await driver.see(SAGA)).is_paused
-    await again(lambda: person.edit_input(SAGA, {"n": 50}, wait=False))
-    await again(lambda: person.resume(SAGA, wait=False))
+    assert (await driver.see(saga_id)).is_paused
+    await again(lambda: person.edit_input(saga_id, {"n": 50}, wait=False))
+    await again(lambda: person.resume(saga_id, wait=False))
     await driver.orchestrator.run_due()
-    await again(lambda: person.retry_from(SAGA, "step_1", wait=False))
+    await again(lambda: person.retry_from(saga_id, "step_1", wait=False))
     driving = await driven(4)
-    await again(lambda: person.cancel(SAGA, wait=False))
+    await again(lambda: person.cancel(saga_id, wait=False))
     doors[1].set()
     await driving
-    assert (await driver.see(SAGA)).status is SagaStatus.COMPENSATED
-    assert len(await store.inbox(SAGA)) == 2, "each command to the driver is one signal"
+    assert (await driver.see(saga_id)).status is SagaStatus.COMPENSATED
+    assert len(await store.inbox(saga_id)) == 2, "each command to the driver is one signal"
 
 
 async def test_each_command_takes_effect_once_when_any_one_call_is_lost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 import pytest
 
@@ -75,7 +75,7 @@ async def test_takeover_in_the_middle_of_branches_runs_what_was_not_recorded(
     steps = {"quick": story.step(quick), "slow": story.step(hangs), "slower": story.step(hangs)}
     made = parallel({**steps, "after": story.step()}, {"after": ["quick"]})
     first = saga(store, made=made)
-    saga_id = UUID(int=5)
+    saga_id = uuid4()
     driver = asyncio.ensure_future(first.start(saga_id=saga_id))
     await begun.wait()
     while "after" not in (await first.see(saga_id)).outputs:  # noqa: ASYNC110
@@ -121,7 +121,7 @@ async def whole_life(
     store: SagaStore, faulty: FaultyStore, harness: StoreHarness, story: Story
 ) -> None:
     one = whole_saga(faulty, story)
-    saga_id = UUID(int=7)
+    saga_id = uuid4()
     await again(lambda: one.start(saga_id=saga_id, wait=False))
     for _ in range(8):
         if (await store.load(saga_id)).state.status.is_terminal:
@@ -202,7 +202,7 @@ async def test_lost_store_leaves_the_saga_to_others(
     for ordinal in range(2, 12):
         faulty.fail("commit", ordinal, Fault.AFTER)
     made = parallel({name: story.step() for name in "abc"})
-    saga_id = UUID(int=9)
+    saga_id = uuid4()
     with pytest.raises(SagaError):
         await saga(faulty, made=made).start(saga_id=saga_id)
     await harness.age(saga_id, HOUR)

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,6 @@ from saga_core.status import Direction
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from tests.behaviour.cast import HOUR, Number, Story, retry, saga
 
-SAGA = UUID(int=10)
 LEASE = timedelta(minutes=5)
 MOST_ATTEMPTS = 100
 IN_VAIN = -1
@@ -94,6 +93,7 @@ class World:
         self.store = FaultyStore(self.inner)
         self.play = play
         self.saga = play.saga(self.store)
+        self.saga_id = uuid4()
         self.sent: dict[str, tuple[str, int]] = {}
         """What lies in the inbox by rights: name and content by event id, in order."""
 
@@ -128,9 +128,11 @@ class World:
         event = KINDS[kind](n=n)
         for _ in range(2):
             try:
-                await self.saga.orchestrator.signal(saga_id=SAGA, event=event, event_id=event_id)
+                await self.saga.orchestrator.signal(
+                    saga_id=self.saga_id, event=event, event_id=event_id
+                )
             except SagaError:
-                if (await self.inner.load(SAGA)).state.status.is_terminal:
+                if (await self.inner.load(self.saga_id)).state.status.is_terminal:
                     return
                 continue  # its answer was lost
             break
@@ -155,7 +157,7 @@ class World:
             self.clock.advance(timedelta(minutes=61))
             while await self.saga.orchestrator.run_due():
                 pass
-            state = (await self.inner.load(SAGA)).state
+            state = (await self.inner.load(self.saga_id)).state
             if state.status.is_terminal:
                 return
             for kind, model in enumerate(KINDS):
@@ -166,15 +168,17 @@ class World:
     async def check_unanswered(self, model: type[BaseModel], step_id: str | None) -> None:
         """A saga that rests has none of what it waits for, but what came too late."""
         payloads = [
-            json.loads(one.payload) for one in await self.inner.inbox(SAGA) if not one.consumed
+            json.loads(one.payload)
+            for one in await self.inner.inbox(self.saga_id)
+            if not one.consumed
         ]
         there = [each for each in payloads if each["type"] == model.__name__]
         assert step_id == "step_2" or not there, f"nobody gives it what it waits for: {there}"
 
     async def judge(self) -> None:
-        after = await self.saga.see(SAGA)
+        after = await self.saga.see(self.saga_id)
         assert after.status is SagaStatus.COMPLETED, after.last_error
-        inbox = await self.inner.inbox(SAGA)
+        inbox = await self.inner.inbox(self.saga_id)
         kept = [(one.event_id, json.loads(one.payload)) for one in inbox]
         found = {
             event_id: (part["type"], json.loads(part["event"])["n"]) for event_id, part in kept
@@ -198,7 +202,7 @@ class World:
 
 async def live(failures: list[bool], plan: list[tuple[str, int, int]]) -> Counter[str]:
     world = World(Play(failures))
-    await world.saga.start(saga_id=SAGA)
+    await world.saga.start(saga_id=world.saga_id)
     for move in plan:
         await world.make(move)
     await world.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
@@ -17,7 +17,6 @@ from tests.behaviour.cast import HOUR, Number, Story, fails, saga
 from tests.behaviour.test_any_moment import again
 
 MOMENTS = 60
-SAGA = UUID(int=8)  # test_any_moment has 7, and tables are shared
 
 
 class Paid(BaseModel):
@@ -52,31 +51,33 @@ def returning(store: SagaStore, story: Story) -> saga:
 async def whole_life(
     store: SagaStore, faulty: FaultyStore, harness: StoreHarness, story: Story
 ) -> None:
-    one = returning(faulty, story)
+    one, saga_id = returning(faulty, story), uuid4()
     see = returning(store, Story()).see
 
     async def run_due() -> None:
         for _ in range(3):
-            await harness.age(SAGA, HOUR)
+            await harness.age(saga_id, HOUR)
             await again(lambda: one.orchestrator.run_due())
 
     async def send(event: BaseModel, event_id: str) -> None:
-        await again(lambda: one.orchestrator.signal(saga_id=SAGA, event=event, event_id=event_id))
+        await again(
+            lambda: one.orchestrator.signal(saga_id=saga_id, event=event, event_id=event_id)
+        )
 
-    await again(lambda: one.start(saga_id=SAGA, wait=False))
+    await again(lambda: one.start(saga_id=saga_id, wait=False))
     await send(Paid(amount=7), "early")
     await send(Paid(amount=8), "of no use")
     await run_due()
-    assert (await see(SAGA)).waiting_for == "event:Shipped"
+    assert (await see(saga_id)).waiting_for == "event:Shipped"
     await send(Shipped(parcel="p"), "shipped")
     await run_due()
-    assert (await see(SAGA)).status is SagaStatus.COMPENSATING
+    assert (await see(saga_id)).status is SagaStatus.COMPENSATING
     await send(Returned(parcel="p"), "returned")
     await run_due()
-    after = await see(SAGA)
+    after = await see(saga_id)
     assert after.status is SagaStatus.COMPENSATED
     assert after.outputs == {"step_0": {"n": 2}, "step_1": {"n": 7}}
-    assert [(one.event_id, one.consumed) for one in await store.inbox(SAGA)] == [
+    assert [(one.event_id, one.consumed) for one in await store.inbox(saga_id)] == [
         ("early", True),
         ("of no use", False),
         ("shipped", True),
