@@ -34,7 +34,7 @@ from saga_core.happening import (
     Woken,
     WorkerLost,
 )
-from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError
+from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError, lease_used
 from saga_core.live import LiveSaga
 from saga_core.obeying import obey
 from saga_core.observing import Observers
@@ -48,6 +48,7 @@ from saga_core.records import (
     Held,
     Lease,
     LeaseAction,
+    Registered,
     SagaRecord,
     Signal,
     StoredSignal,
@@ -342,8 +343,15 @@ class SagaEngine:
 
     # --- claiming -------------------------------------------------------------------------------
 
-    async def claim(self, *, claim_id: UUID, limit: int, favour: Direction) -> tuple[Claims, float]:
-        """Claim due sagas of the registered kinds; return them and the loop time of asking.
+    async def claim(
+        self,
+        *,
+        claim_id: UUID,
+        limit: int,
+        favour: Direction,
+        only: Sequence[Registered] | None = None,
+    ) -> tuple[Claims, float]:
+        """Claim due sagas, of all registered kinds; return them and the loop time of asking.
 
         Raises `StoreUnavailableError` when there was no answer; ask again with the same
         `claim_id` then, so that no lease is held by nobody.
@@ -355,7 +363,7 @@ class SagaEngine:
                 claim_id=claim_id,
                 limit=limit,
                 lease=self.execution_lease,
-                only=self.registry.claimable,
+                only=self.registry.claimable if only is None else only,
                 favour=favour,
             )
         )
@@ -391,7 +399,7 @@ class SagaEngine:
                 await self._put_back(record, patient=patient)
                 return TakenUp.PUT_BACK
             self._suspect = record.saga_id
-        since -= self._lease_used(record)
+        since -= lease_used(record, self.execution_lease)
         try:
             try:
                 live = await self.bring_up(record)
@@ -423,16 +431,6 @@ class SagaEngine:
         finally:
             self._acquit(record.saga_id)
         return TakenUp.DRIVEN
-
-    def _lease_used(self, record: SagaRecord) -> float:
-        """Return for how many seconds its lease had run when the claim was answered.
-
-        A repeated claim is answered with the leases of the first, an outage may lie between.
-        """
-        if record.due_at is None:
-            return 0.0
-        used = self.execution_lease - (record.due_at - record.now)
-        return max(used.total_seconds(), 0.0)
 
     async def _on_trial(self, live: LiveSaga) -> bool:
         """Record that a suspect is driven apart; False if its crashes have convicted it."""

@@ -12,13 +12,13 @@ from uuid import UUID
 from saga_core.call import Interrupt
 from saga_core.errors import SagaError
 from saga_core.outage import Outage
-from saga_core.records import Held
+from saga_core.records import Held, SagaRecord
 
 if TYPE_CHECKING:
     from saga_core.live import LiveSaga
     from saga_core.store import SagaStore
 
-__all__ = ["TRUSTED", "LeaseKeeper", "LeaseLostError", "TakenOverError"]
+__all__ = ["TRUSTED", "LeaseKeeper", "LeaseLostError", "TakenOverError", "lease_used"]
 
 logger = logging.getLogger("saga_core")
 
@@ -38,6 +38,16 @@ class TakenOverError(LeaseLostError):
     """The commit was applied, and somebody else took the saga over before its answer came."""
 
     recorded = True
+
+
+def lease_used(record: SagaRecord, lease: timedelta) -> float:
+    """Return for how many seconds a saga's lease had run when the claim of it was answered.
+
+    A repeated claim is answered with the leases of the first, an outage may lie between.
+    """
+    if record.due_at is None:
+        return 0.0
+    return max((lease - (record.due_at - record.now)).total_seconds(), 0.0)
 
 
 class LeaseKeeper:

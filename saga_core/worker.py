@@ -6,11 +6,12 @@ import asyncio
 import logging
 import signal as signals
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Self
 from uuid import UUID, uuid4
 
+from saga_core.capacity import Capacity, Room
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.orchestrator import SagaOrchestrator
@@ -52,18 +53,20 @@ class SagaWorker:
         orchestrator: SagaOrchestrator,
         *,
         concurrency: int = 10,
+        per_name: Mapping[str, int] | None = None,
         poll_interval: timedelta = timedelta(seconds=1),
         shutdown_grace: timedelta = timedelta(seconds=25),
     ) -> None:
-        """`poll_interval` is the longest time between looks at the store while nothing is due.
+        """`concurrency` is how many sagas are driven at once in all, `per_name` how many of a name.
+
+        A name at its limit keeps no other waiting: each limited name is claimed by itself, with
+        one call more for each look at the store. `poll_interval` is the longest time between
+        looks while nothing is due.
 
         On a stop, sagas finish the step they are at and are given back; steps that take longer
         than `shutdown_grace` are cancelled first. Raises `SagaDefinitionError` for bad values.
         """
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise SagaDefinitionError(
-                f"concurrency must be a whole number of at least 1, got {concurrency!r}"
-            )
+        self._capacity = Capacity(concurrency, per_name)
         if not isinstance(poll_interval, timedelta) or poll_interval <= timedelta(0):
             raise SagaDefinitionError(
                 f"poll_interval must be a timedelta above zero, got {poll_interval!r}"
@@ -73,16 +76,15 @@ class SagaWorker:
                 f"shutdown_grace must be a timedelta of zero or more, got {shutdown_grace!r}"
             )
         self._engine: SagaEngine = orchestrator.engine
-        self._concurrency = concurrency
         self._longest_poll = poll_interval.total_seconds()
         self._grace = shutdown_grace.total_seconds()
         self._driving: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._look = asyncio.Event()
         self._background: asyncio.Task[None] | None = None
-        self._favour = Direction.ROLLBACK
+        self._favour: dict[str | None, Direction] = {}
         self._pause = FIRST_POLL
-        self._claim_id: UUID | None = None
+        self._claim_ids: dict[str | None, UUID] = {}
         self._warned: set[tuple[str, str]] = set()
 
     async def __aenter__(self) -> Self:
@@ -142,30 +144,35 @@ class SagaWorker:
 
     async def _turn(self) -> None:
         """Fill the free places, or wait until there is reason to look again."""
-        free = self._concurrency - len(self._driving)
         self._look.clear()
-        if free <= 0:
+        rooms = self._capacity.rooms(self._engine.registry.claimable)
+        if not rooms and self._driving:
             await self._wait(None)
             return
-        claims = await self._claim(free)
-        if claims is None:
-            await self._wait(self._slower())
-            return
-        found, since = claims
-        for record in found.records:
-            task = asyncio.create_task(self._drive(record, since), name=f"saga-{record.saga_id}")
-            self._driving.add(task)
-            task.add_done_callback(self._driven)
-        if len(found.records) >= free:
-            return
-        if found.records:
+        found = 0
+        soonest: list[float] = []
+        for room in rooms:
+            places = self._capacity.places_of(room.name)
+            claims = None if places <= 0 else await self._claim(room, places)
+            if claims is None:
+                continue
+            answer, since = claims
+            for record in answer.records:
+                self._begin(record, since)
+            found += len(answer.records)
+            if room.name is None and len(answer.records) >= places:
+                return  # all places are taken
+            if self._capacity.places_of(room.name) > 0 and answer.next_due is not None:
+                soonest.append(max(answer.next_due.total_seconds(), 0.001))
+        if found:
             self._pause = FIRST_POLL
-            pause = self._pause
-        else:
-            pause = self._slower()
-        if found.next_due is not None:
-            pause = min(pause, max(found.next_due.total_seconds(), 0.001))
-        await self._wait(pause)
+        await self._wait(min([self._pause if found else self._slower(), *soonest]))
+
+    def _begin(self, record: SagaRecord, since: float) -> None:
+        task = asyncio.create_task(self._drive(record, since), name=f"saga-{record.saga_id}")
+        self._driving.add(task)
+        self._capacity.take(record.saga_name)
+        task.add_done_callback(lambda done: self._driven(done, record.saga_name))
 
     def _slower(self) -> float:
         pause = self._pause
@@ -179,19 +186,18 @@ class SagaWorker:
         except TimeoutError:
             return
 
-    async def _claim(self, free: int) -> tuple[Claims, float] | None:
-        if not self._engine.registry.claimable:
-            return None
+    async def _claim(self, room: Room, places: int) -> tuple[Claims, float] | None:
         # The same id until there is an answer, so that no lease is held by nobody.
-        self._claim_id = self._claim_id or uuid4()
+        claim_id = self._claim_ids.setdefault(room.name, uuid4())
+        favour = self._favour.get(room.name, Direction.ROLLBACK)
         try:
             found = await self._engine.claim(
-                claim_id=self._claim_id, limit=free, favour=self._favour
+                claim_id=claim_id, limit=places, favour=favour, only=room.kinds
             )
         except SagaError:
             return None  # the engine tells of it; it is asked again in a while
-        self._claim_id = None
-        self._favour = Direction(1 - self._favour)
+        del self._claim_ids[room.name]
+        self._favour[room.name] = Direction(1 - favour)
         return found
 
     # --- driving --------------------------------------------------------------------------------
@@ -204,8 +210,9 @@ class SagaWorker:
         except Exception as error:
             self._engine.outage.undriven(record.saga_id, error)
 
-    def _driven(self, task: asyncio.Task[None]) -> None:
+    def _driven(self, task: asyncio.Task[None], name: str) -> None:
         self._driving.discard(task)
+        self._capacity.give(name)
         self._look.set()
 
     async def _drain(self, grace: float) -> None:

@@ -13,7 +13,18 @@ from uuid import UUID
 
 import pytest
 
-from saga_core import Query, SagaBuilder, SagaOrchestrator, SagaStatus, SagaStore, SagaWorker
+from saga_core import (
+    Direction,
+    Query,
+    SagaBuilder,
+    SagaDefinitionError,
+    SagaOrchestrator,
+    SagaStatus,
+    SagaStore,
+    SagaWorker,
+    StepContext,
+)
+from saga_core.records import Claims
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
@@ -243,3 +254,101 @@ async def test_stores_clock_that_jumps_costs_time_but_never_correctness(by: time
     after = await one.see(saga_id)
     assert after.status is SagaStatus.COMPLETED
     assert [entry.step_id for entry in after.step_history] == ["step_0", "step_1"]
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Steps that wait until they are let go, and how many of each saga run at once."""
+
+    def __init__(self) -> None:
+        self.running: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.entered: Counter[str] = Counter()
+        self.gate = asyncio.Semaphore(0)
+
+    async def step(self, _: Number, ctx: StepContext) -> None:
+        name = ctx.saga_name
+        self.running[name] += 1
+        self.entered[name] += 1
+        self.most[name] = max(self.most[name], self.running[name])
+        self.most["all"] = max(self.most["all"], self.running.total())
+        await self.gate.acquire()
+        self.running[name] -= 1
+
+    def go(self, many: int) -> None:
+        for _ in range(many):
+            self.gate.release()
+
+
+async def crowded(store: SagaStore, crowd: Crowd, **counts: int) -> SagaOrchestrator:
+    orchestrator = SagaOrchestrator(store=store)
+    for name, count in counts.items():
+        orchestrator.register(name, definition(Story().step(crowd.step)))
+        for _ in range(count):
+            await orchestrator.start(saga_name=name, initial_data={"n": 1}, wait=False)
+    return orchestrator
+
+
+async def test_limits_hold_in_all_and_for_each_name(store: SagaStore) -> None:
+    crowd = Crowd()
+    orchestrator = await crowded(store, crowd, slow=8, quick=8)
+    async with SagaWorker(orchestrator, concurrency=5, per_name={"slow": 2}, poll_interval=SOON):
+        await waits(lambda: crowd.running == {"slow": 2, "quick": 3})
+        crowd.go(16)
+        await waits(lambda: crowd.entered == {"slow": 8, "quick": 8})
+        await waits(lambda: crowd.running.total() == 0)
+    assert (crowd.most["slow"], crowd.most["all"]) == (2, 5)
+
+
+async def test_name_at_its_limit_keeps_no_other_waiting(store: SagaStore) -> None:
+    crowd = Crowd()
+    orchestrator = await crowded(store, crowd, slow=20)
+    async with SagaWorker(orchestrator, concurrency=5, per_name={"slow": 1}, poll_interval=SOON):
+        await waits(lambda: crowd.running["slow"] == 1)
+        orchestrator.register("quick", definition(Story().step(crowd.step)))
+        for _ in range(4):
+            await orchestrator.start(saga_name="quick", initial_data={"n": 1}, wait=False)
+        await waits(lambda: crowd.running == {"slow": 1, "quick": 4})
+        crowd.go(30)
+        await waits(lambda: crowd.entered["slow"] == 20)
+    assert crowd.most["slow"] == 1
+
+
+async def test_place_that_comes_free_goes_to_the_next_of_the_name(store: SagaStore) -> None:
+    crowd = Crowd()
+    orchestrator = await crowded(store, crowd, slow=3)
+    # It need not wait for a poll: the end of a drive makes the worker look.
+    async with SagaWorker(orchestrator, per_name={"slow": 1}, poll_interval=HOUR):
+        for entered in (1, 2, 3):
+            await waits(lambda entered=entered: crowd.entered["slow"] == entered)
+            crowd.go(1)
+
+
+async def test_rollbacks_are_asked_for_first_and_then_in_turn(store: SagaStore) -> None:
+    """With one place for a name: neither way keeps the other waiting for long."""
+    favoured: list[Direction] = []
+
+    class Noting(FaultyStore):
+        async def claim_due(self, worker: str, **asked: Any) -> Claims:
+            if asked["only"][0].saga_name == "limited":
+                favoured.append(asked["favour"])
+            return await super().claim_due(worker, **asked)
+
+    orchestrator = SagaOrchestrator(store=Noting(store))
+    for name in ("limited", "other"):
+        orchestrator.register(name, definition(Story().step()))
+    async with SagaWorker(orchestrator, per_name={"limited": 1}, poll_interval=SOON):
+        await waits(lambda: len(favoured) >= 4)
+    assert favoured[:4] == [Direction.ROLLBACK, Direction.FORWARD] * 2
+
+
+@pytest.mark.parametrize(
+    "bad", [0, -1, True, "2", 1.5, {"slow": 0}, {"slow": True}, {"slow": "2"}, {3: 1}, [1]]
+)
+async def test_limit_that_is_none_is_refused(bad: Any) -> None:
+    orchestrator = SagaOrchestrator(store=MemoryStore())
+    what = "concurrency" if isinstance(bad, int | str | float) else "per_name"
+    with pytest.raises(SagaDefinitionError, match=what):
+        SagaWorker(orchestrator, **{what: bad})
