@@ -133,6 +133,11 @@ class WorkQueue(Protocol):
         leaves goes to the other. Oldest `due_at` first within a lane, in what is taken and in the
         answer to the first call. No two calls take the same saga.
 
+        A repeat that comes while the call before is still at work need not see what that one
+        takes, and may take up to `limit` for itself: a caller repeats when it waits for no answer
+        any more, and what a call took that nobody heard of falls due again with its lease. Once
+        both are through, a repeat returns what either took.
+
         A claimed saga gets `version + 1`, `fence + 1`, this worker, `due_at` at now plus
         `lease`, and `reclaims + 1` if it had a worker (then `reclaimed` is True in the answer).
         """

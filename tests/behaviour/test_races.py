@@ -17,7 +17,7 @@ from saga_core.records import Held, Signal
 from saga_core.status import Direction, EntryKind, SignalKind
 from saga_testing import Fault, FaultyStore
 from saga_testing.conformance import StoreHarness
-from tests.behaviour.cast import Number, Story, definition, fails, retry, saga, waits
+from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
 
 LEASE = timedelta(milliseconds=600)
 
@@ -445,3 +445,32 @@ async def test_refused_command_is_told_in_the_history(
     last = after.step_history[-1]
     assert last.kind == "command_ignored"
     assert "COMPLETED" in (last.reason or "")
+
+
+async def test_claim_that_is_sent_twice_at_once_takes_no_saga_twice(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    """Whether the second sees what the first takes is a matter of the store; a third sees all."""
+    one = saga(store, Story().step())
+    for _ in range(6):
+        await one.start(wait=False)
+    claim_id = uuid4()
+
+    async def claim(handle: SagaStore) -> list[UUID]:
+        claims = await handle.claim_due(
+            "me",
+            claim_id=claim_id,
+            limit=2,
+            lease=HOUR,
+            only=one.orchestrator.engine.registry.claimable,
+            favour=Direction.FORWARD,
+        )
+        return [record.saga_id for record in claims.records]
+
+    async with harness.open() as second:
+        answers = await asyncio.gather(claim(store), claim(second))
+        third = await claim(store)
+    assert 2 <= len(third) <= 4
+    assert set(third) == {saga_id for answer in answers for saga_id in answer}
+    for saga_id in third:
+        assert (await store.load(saga_id)).fence == 1
