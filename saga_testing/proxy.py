@@ -17,6 +17,8 @@ __all__ = ["PostgresqlProxy", "postgresql_proxy"]
 
 READY_FOR_QUERY = ord("Z")
 SYNC = b"S\x00\x00\x00\x04"
+QUERY = b"Q"
+"""Begins a request that is a text alone, COMMIT among them: no Sync comes after it."""
 
 Matches = Callable[[bytes], bool]
 """Gets what the client has sent since the last answer; True to pick this request."""
@@ -102,7 +104,8 @@ class _Session(Session):
                 self._proxy.bytes_sent += len(data)
                 self._request += data
                 self._picked = self._picked or self._proxy.picks(self._request)
-                self._dropping = self._picked and data.endswith(SYNC)
+                whole = data.endswith(SYNC) or data.startswith(QUERY)
+                self._dropping = self._picked and whole
             self._server.write(data)
             await self._server.drain()
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from saga_backends.postgresql.pool import is_alive
 from saga_core.errors import (
     StaleVersionError,
     StoreUnavailableError,
@@ -87,7 +88,7 @@ class PostgresqlLender:
                     created: Created = await self._create(connection, new)
                     return created
             finally:
-                if not connection.is_closed():
+                if is_alive(connection):
                     await connection.execute(_WAIT_FOR_LOCKS, before)
 
     async def _identity(self, connection: Any = None) -> Any:
@@ -124,7 +125,7 @@ async def apply_last(store: Any, connection: Any, transition: Transition) -> Com
     Raises `StaleVersionError`, `TransactionFailedError`, and `StoreUnavailableError` for a
     connection that is gone, with all that the transaction has done.
     """
-    if not connection.is_closed() and not connection.is_in_transaction():
+    if is_alive(connection) and not connection.is_in_transaction():
         raise TransactionFailedError(
             "the step has ended the store's transaction by itself, so its record cannot be "
             "committed with it: leave commit and rollback to the store",
@@ -148,7 +149,7 @@ async def in_time(store: Any, connection: Any, work: Awaitable[T]) -> T:
     except StaleVersionError:
         raise
     except TimeoutError as error:
-        connection.terminate()
+        _cut(connection)
         raise StoreUnavailableError(f"{store._where} did not answer in time") from error
     except asyncpg.InFailedSQLTransactionError as error:
         raise TransactionFailedError(
@@ -157,7 +158,7 @@ async def in_time(store: Any, connection: Any, work: Awaitable[T]) -> T:
             "ctx.transaction.transaction():`"
         ) from error
     except asyncpg.PostgresError as error:
-        if connection.is_closed():
+        if not is_alive(connection):
             raise StoreUnavailableError(f"{store._where}: {type(error).__name__}") from error
         raise TransactionFailedError(f"{store._where} refused the transaction: {error}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError) as error:
@@ -166,13 +167,19 @@ async def in_time(store: Any, connection: Any, work: Awaitable[T]) -> T:
 
 async def _roll_back(connection: Any, transaction: Any) -> None:
     """Roll back what was not committed; a connection that does not do that is cut."""
-    if connection.is_closed() or not connection.is_in_transaction():
+    if not is_alive(connection) or not connection.is_in_transaction():
         return
     try:
         async with asyncio.timeout(ROLLBACK_PATIENCE):
             await transaction.rollback()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, TimeoutError):
-        connection.terminate()
+        _cut(connection)
     except BaseException:
-        connection.terminate()
+        _cut(connection)
         raise
+
+
+def _cut(connection: Any) -> None:
+    """End a connection without asking the server. The pool takes back by itself one that died."""
+    if is_alive(connection):
+        connection.terminate()

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-__all__ = ["LeanPool"]
+__all__ = ["LeanPool", "is_alive"]
 
 WATCH = 1.0
 """Seconds between looks for statements that have taken too long."""
@@ -81,7 +81,7 @@ class LeanPool:
             self._watch.cancel()
         try:
             async with asyncio.timeout(CLOSE_PATIENCE):
-                for connection in filter(_is_alive, self._idle):
+                for connection in filter(is_alive, self._idle):
                     await self._pool.release(connection)
                 await self._pool.close()
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -102,7 +102,7 @@ class LeanPool:
     async def _take(self) -> asyncpg.Connection:
         while self._idle:
             connection = self._idle.pop()
-            if _is_alive(connection):
+            if is_alive(connection):
                 break
         else:
             connection = await self._pool.acquire()
@@ -113,7 +113,7 @@ class LeanPool:
 
     def _give_back(self, connection: asyncpg.Connection) -> None:
         del self._busy[connection]
-        if _is_alive(connection):
+        if is_alive(connection):
             self._idle.append(connection)
 
     def _look(self) -> None:
@@ -124,7 +124,7 @@ class LeanPool:
         self._watch = self._loop.call_later(WATCH, self._look) if self._busy else None
 
 
-def _is_alive(connection: asyncpg.Connection) -> bool:
+def is_alive(connection: asyncpg.Connection) -> bool:
     """Tell whether a connection can be used. The pool takes back by itself one that has died."""
     try:
         return not connection.is_closed()
