@@ -46,7 +46,7 @@ from saga_core.plugins import BackendInfo, available_backends, open_store
 from saga_core.publishing import Message, Published, Publisher, PublishStep
 from saga_core.records import Query
 from saga_core.retry import ExponentialRetry, FixedRetry, NoRetry, RetryPolicy
-from saga_core.snapshot import HistoryItem, SagaAdminSnapshot, SagaSnapshot
+from saga_core.snapshot import BranchSnapshot, HistoryItem, SagaAdminSnapshot, SagaSnapshot
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.step import BaseStep, StepContext
 from saga_core.store import SagaStore
@@ -63,6 +63,7 @@ __all__ = [
     "BulkItem",
     "BulkOutcome",
     "BulkReport",
+    "BranchSnapshot",
     "Capability",
     "CheckedDefinition",
     "CopyConflictError",

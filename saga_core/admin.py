@@ -14,6 +14,7 @@ from saga_core.bulk import (
     bulk_query,
     run_bulk,
 )
+from saga_core.choosing import chosen, in_step, is_forward, is_undone, skippable
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
@@ -109,6 +110,7 @@ class SagaAdmin:
         self,
         saga_id: UUID,
         *,
+        step_id: str | None = None,
         actor: str | None = None,
         reason: str | None = None,
         wait: bool = True,
@@ -116,37 +118,42 @@ class SagaAdmin:
         """Try the current step again, with its attempts counted anew.
 
         From SUSPENDED or FAILED as long as no compensation has begun, and from STUCK, where the
-        step is tried again in the direction in which it got stuck. A FAILED saga takes its
-        aggregate again, or `ActiveSagaAlreadyExistsError` is raised. A saga that has not begun
+        step is tried again in the direction in which it got stuck. In a parallel saga all steps
+        that failed are, else all that wait; or the one that `step_id` names. A FAILED saga takes
+        its aggregate again, or `ActiveSagaAlreadyExistsError` is raised. A saga that has not begun
         yet begins now; a saga's deadline that has passed is void from then on. The saga is driven
         on in this task, or with `wait=False` left to a worker.
         """
-        await give(self._engine, saga_id, retry_order(_operator(actor, reason)), drive=wait)
+        order = retry_order(_operator(actor, reason), step_id)
+        await give(self._engine, saga_id, order, drive=wait)
 
     async def skip_step(
         self,
         saga_id: UUID,
         mock_output: Any = None,
         *,
+        step_id: str | None = None,
         actor: str | None = None,
         reason: str | None = None,
         wait: bool = True,
     ) -> None:
         """Take `mock_output` for what the current step would have put out, and go on.
 
-        From SUSPENDED or STUCK, before compensation has begun. The output is validated against
-        the step's type (`PayloadError`). A later rollback undoes the step with this output, but
-        for one that was skipped before it had an input or the saga had begun: it never ran. A
+        From SUSPENDED or STUCK, before compensation has begun; a parallel saga at several steps
+        needs the `step_id`. The output is validated against the step's type (`PayloadError`). A
+        later rollback undoes the step with this output, but for one that was skipped before it
+        had an input or the saga had begun: it never ran. A
         saga's deadline that has passed is void from then on. The saga is driven on in this task,
         or with `wait=False` left to a worker.
         """
         by = _operator(actor, reason)
 
         def skip(_: SagaRecord, live: LiveSaga) -> Happened:
-            if live.state.step_id is None:
+            at = chosen(live, step_id, "skip_step", skippable(live))
+            if live.state.step_id is None or at.state.step_id is None:
                 # Refused by its status, whatever the output.
                 return SkipRequested(by, "null", uuid4(), None)
-            step = live.definition.step(live.state.step_id)
+            step = live.definition.step(at.state.step_id)
             what = f"mock_output for step '{step.step_id}'"
             if not _can_be_skipped(live):
                 return SkipRequested(by, "null", uuid4(), None)
@@ -155,8 +162,9 @@ class SagaAdmin:
             output, value = step.output.roundtrip(
                 mock_output, what=what, limits=self._engine.limits
             )
-            live.assume(step.step_id, output, value)
-            return SkipRequested(by, output, uuid4(), live.input_after(step), live.is_overdue)
+            at.assume(step.step_id, output, value)
+            asked = SkipRequested(by, output, uuid4(), at.input_after(step), live.is_overdue)
+            return in_step(at, live, asked)
 
         await intervene(self._engine, saga_id, skip, drive=wait)
 
@@ -232,14 +240,21 @@ class SagaAdmin:
         await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
     async def skip_compensation(
-        self, saga_id: UUID, *, reason: str, actor: str | None = None, wait: bool = True
+        self,
+        saga_id: UUID,
+        *,
+        reason: str,
+        step_id: str | None = None,
+        actor: str | None = None,
+        wait: bool = True,
     ) -> None:
         """Let the rollback go on without undoing the current step; `reason` is on record for ever.
 
-        From STUCK in a rollback, and from COMPENSATING. What the step has done stays done. If
-        somebody drives the saga, the command is put into its inbox: the attempt in flight is
-        finished first, and where it succeeds there is nothing to skip. Raises `SagaStateError`
-        without a reason. `wait` drives the rollback on in this task, or waits for whoever does.
+        From STUCK in a rollback, and from COMPENSATING; a parallel saga that undoes several steps
+        needs the `step_id`. What the step has done stays done. If somebody drives the saga, the
+        command is put into its inbox: the attempt in flight is finished first, and where it
+        succeeds there is nothing to skip. Raises `SagaStateError` without a reason. `wait` drives
+        the rollback on in this task, or waits for whoever does.
         """
         if reason is None or (isinstance(reason, str) and not reason.strip()):
             raise SagaStateError(
@@ -247,16 +262,17 @@ class SagaAdmin:
                 "to undo, so say why that is right"
             )
         by = _operator(actor, reason)
-        state = (await self._load(saga_id)).state
+        record = await self._load(saga_id)
+        state = record.state
         if state.direction is not Direction.ROLLBACK or state.step_id is None:
             raise SagaStateError(
                 f"skip_compensation: the saga is {state.status} and undoes nothing; it needs to be "
                 "STUCK or COMPENSATING, in a rollback",
                 saga_id=saga_id,
             )
-        order = order_of(
-            SignalKind.SKIP_COMPENSATION, by, step_id=state.step_id, number=state.generation
-        )
+        live = await self._engine.look_at(record)
+        at = chosen(live, step_id, "skip_compensation", is_undone).state
+        order = order_of(SignalKind.SKIP_COMPENSATION, by, step_id=at.step_id, number=at.generation)
         await give(self._engine, saga_id, order, drive=wait, wait=wait)
 
     async def retry_from(
@@ -292,6 +308,7 @@ class SagaAdmin:
         saga_id: UUID,
         new_input: Any,
         *,
+        step_id: str | None = None,
         actor: str | None = None,
         reason: str | None = None,
         wait: bool = True,
@@ -309,11 +326,11 @@ class SagaAdmin:
         """
         by = _operator(actor, reason)
         live = await self._engine.look_at(await self._load(saga_id))
-        step_id, text = live.state.step_id, None
+        step_id, text = chosen(live, step_id, "edit_input", is_forward).state.step_id, None
         if (
             step_id is not None
             and live.state.direction is Direction.FORWARD
-            and not (live.state.in_hook)
+            and not live.state.in_hook
         ):
             step = live.definition.step(step_id)
             what = f"new_input for step '{step_id}'"

@@ -15,7 +15,7 @@ from saga_core.outputs import Outputs
 from saga_core.records import Due, HistoryEntry, NewEntry, SagaRecord, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
 
-__all__ = ["Branch", "ParallelOutputs", "branches_of", "ready_steps", "undone_entry"]
+__all__ = ["Branch", "ParallelOutputs", "branches_of", "ready_steps", "standing", "undone_entry"]
 
 _UNDONE = '{"undone":true}'
 
@@ -184,6 +184,17 @@ class ParallelOutputs(Outputs):
         later.undone = set(self.undone)
         later.hear(entries)
         return later
+
+
+def standing(record: SagaRecord) -> dict[str, Branch]:
+    """Return the branches of a parallel saga, as a record has them; none of any other saga.
+
+    Raises `PayloadError`.
+    """
+    over = record.state.status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+    if over or not any(entry.kind is EntryKind.BRANCH for entry in record.outputs):
+        return {}
+    return ParallelOutputs.of(record).branches
 
 
 def branches_of(outputs: object) -> dict[str, Branch]:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from saga_core import branch_orders, rollback, waits
 from saga_core.branches import Branch, ParallelOutputs
-from saga_core.deciding import failed_entry, go_on
+from saga_core.deciding import failed_entry, go_on, require
 from saga_core.definition import SagaDefinition
 from saga_core.ending import end
 from saga_core.errors import SagaStateError
@@ -87,6 +87,11 @@ def decide_parallel(
             return branch_orders.retry_requested(fleet, happened)
         case EditRequested():
             return branch_orders.edit_requested(fleet, happened)
+        case SkipRequested():
+            allowed = not fleet.is_back and state.status in (SagaStatus.SUSPENDED, SagaStatus.STUCK)
+            needed = "SUSPENDED or STUCK, before compensation has begun"
+            require(state, "skip_step", allowed, needed)
+            raise SagaStateError(f"skip_step: the saga is {state.status} and no step of it waits")
         case ReturnRequested():
             raise SagaStateError(
                 f"retry_from: the saga is {state.status} and parallel, so there is no one way to "

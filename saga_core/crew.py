@@ -1,4 +1,4 @@
-"""One step of a parallel saga while it is being driven: a view of the saga that has only it."""
+"""The steps of a parallel saga while it is looked at: each a view of the saga that has only it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from saga_core.branches import Branch
+from saga_core.branches import Branch, branches_of
 from saga_core.call import Interrupt, StepCall
 from saga_core.definition import StepSpec
-from saga_core.happening import NextInput
+from saga_core.happening import Decision, NextInput
 from saga_core.live import LiveSaga
 from saga_core.records import SagaState, StoredSignal
 from saga_core.resting import Rest, Resting, answers
-from saga_core.rests import Rests
+from saga_core.rests import TOLERANCE, Rests
 from saga_core.retry import RetryPolicy
+from saga_core.waking import awaited_models, is_answered
 
-__all__ = ["BranchCalls", "BranchRests", "LiveBranch"]
+__all__ = ["BranchCalls", "BranchRests", "LiveBranch", "Views", "views_of"]
 
 
 class BranchCalls(StepCall):
@@ -140,3 +141,126 @@ class LiveBranch(LiveSaga):
     def input_after(self, spec: StepSpec) -> NextInput | None:
         """Return None: what follows is found when the step is on record."""
         return None
+
+
+def views_of(live: LiveSaga) -> Views:
+    """Return the views of a parallel saga, the same ones as long as it is looked at."""
+    if not isinstance(live.crew, Views):
+        live.crew = Views(live)
+    return live.crew
+
+
+class Views:
+    """The steps of one saga that are begun and not over, as they are on record."""
+
+    def __init__(self, live: LiveSaga) -> None:
+        """Give the events that have come to the branches, to those first that waited first."""
+        self._live = live
+        self._views: dict[str, LiveBranch] = {}
+        self._taken: dict[str, str] = {}
+        record = live.rests.record
+        self._aged = any(entry.at > record.updated_at for entry in record.outputs)
+        self.calls = BranchCalls(live.call)
+        live.call = self.calls
+        by_age = sorted(self.branches, key=lambda step_id: _age(self[step_id]))
+        for step_id in by_age:
+            view = self[step_id]
+            if view.rests.waits:
+                given = view.rests.answers(awaited_models(view, live.definition.step(step_id)))
+                view.rests.enter(given)
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """Where they stand."""
+        return branches_of(self._live.outputs)
+
+    def __getitem__(self, step_id: str) -> LiveBranch:
+        """Return the view of a step that is begun, as it stands now."""
+        branch = self.branches[step_id]
+        view = self._views.get(step_id)
+        if view is not None and view.state.direction is not branch.state.direction:
+            self._forget(step_id)
+            view = None
+        if view is None:
+            rests = BranchRests(self._live.rests, branch, self._taken, self._aged)
+            view = LiveBranch(self._live, branch, self.calls.child(), rests)
+            self._views[step_id] = view
+        elif view.state is not branch.state:
+            view.state = branch.state
+            view.rests.follow(branch.state)
+        if view.call.interrupt is Interrupt.SIBLING and not view.call.is_running:
+            self.calls.drop(view.call)
+            view.call = self.calls.child()
+        view.fence, view.timing = self._live.fence, self._live.timing
+        return view
+
+    def with_token(self, token: object) -> LiveBranch | None:
+        """Return the step that this token reaches, if there is one."""
+        for step_id, branch in self.branches.items():
+            if branch.state.token == token:
+                return self[step_id]
+        return None
+
+    def oldest_first(self) -> list[str]:
+        """Return the steps: those that are to run at once, then those that wait, by their age."""
+        return sorted(
+            self.branches, key=lambda each: (not self.branches[each].drive, _age(self[each]))
+        )
+
+    def can_go_on(self, step_id: str) -> bool:
+        """Tell whether a step is to run: at once, by its time, or with what it waits for."""
+        branch = self.branches[step_id]
+        if branch.drive or not branch.rests:
+            return branch.drive
+        due_at = branch.due_at
+        if due_at is not None and due_at <= self._live.now + TOLERANCE:
+            return True
+        return is_answered(self[step_id])
+
+    def is_answered(self) -> bool:
+        """Tell whether an event that a step waits for has come."""
+        return any(
+            branch.rests and is_answered(self[step_id]) for step_id, branch in self.branches.items()
+        )
+
+    def used_up(self, gone: Iterable[str]) -> tuple[str, ...]:
+        """Return the ids of the events that steps were given which are over."""
+        over = frozenset(gone)
+        return tuple(event_id for event_id, step_id in self._taken.items() if step_id in over)
+
+    def gone_after(self, decision: Decision) -> list[str]:
+        """Return the steps that are over, or turn back, once a decision is on record."""
+        known = branches_of(self._live.outputs.after(decision.history))
+        return [
+            step_id
+            for step_id, branch in self.branches.items()
+            if step_id not in known or known[step_id].state.direction is not branch.state.direction
+        ]
+
+    def applied(self, decision: Decision, gone: Iterable[str]) -> None:
+        """Follow a commit of ours, after which `gone` are over."""
+        used = self.used_up(gone)
+        for event_id in used:
+            del self._taken[event_id]
+        for step_id in gone:
+            self._forget(step_id)
+        told = {entry.step_id for entry in decision.history}
+        for step_id, view in self._views.items():
+            if step_id in told:
+                view.state = self.branches[step_id].state
+                view.rests.applied(replace(_of(decision, step_id), state=view.state), used)
+
+    def _forget(self, step_id: str) -> None:
+        view = self._views.pop(step_id, None)
+        if view is not None:
+            self.calls.drop(view.call)
+
+
+def _of(decision: Decision, step_id: str) -> Decision:
+    own = tuple(entry for entry in decision.history if entry.step_id == step_id)
+    return replace(decision, history=own)
+
+
+def _age(view: LiveBranch) -> float:
+    waits = view.rests.waits
+    return waits[0].began.timestamp() if waits else 0.0

@@ -39,7 +39,7 @@ from saga_core.live import LiveSaga
 from saga_core.obeying import obey
 from saga_core.observing import Observers
 from saga_core.outage import Outage
-from saga_core.parallel import crew_of
+from saga_core.parallel import Crew, answered, due_at_rest
 from saga_core.performing import StepRunner
 from saga_core.records import (
     DUE_NOW,
@@ -63,7 +63,7 @@ from saga_core.transacting import LENT, Transactions, Write, works_in_transactio
 from saga_core.turns import commit_or_wait
 from saga_core.upcasting import bring_to_life
 from saga_core.waits import told_of
-from saga_core.waking import is_answered, used_up
+from saga_core.waking import used_up
 from saga_core.watching import Watchers
 from saga_core.writing import settle, to_the_end
 
@@ -161,7 +161,7 @@ class SagaEngine:
                     await self._give_back(live)
                     return
                 if live.runs_branches:
-                    await crew_of(self, live).run(leaving, proven)
+                    await Crew(self, live).run(leaving, proven)
                     proven = None
                     continue
                 version = live.version
@@ -296,6 +296,12 @@ class SagaEngine:
             live.signals = max(live.signals, live.seen + 1)
             live.call.break_off(Interrupt.ABORTED)
 
+    def stir(self, saga_id: UUID) -> None:
+        """Let the driver of a parallel saga, if it is ours, hear at once what has come to it."""
+        live = self._keeper.held(saga_id)
+        if live is not None and live.definition.parallel:
+            self._signalled(live, live.seen + 1)
+
     async def _hear(self, live: LiveSaga) -> None:
         """Read what is new in the inbox and obey the commands in it, an abort before others."""
         signals = await self.store.inbox(live.saga_id, after=live.seen)
@@ -322,19 +328,19 @@ class SagaEngine:
             # Our last commit has given the saga back: take it again, or leave it to whoever did.
             lease = Lease(self.worker, self.execution_lease)
             self._keeper.hold(live, since=asyncio.get_running_loop().time())
-        elif not decision.drive and decision.state == live.state and is_answered(live):
+        elif not decision.drive and decision.state == live.state and answered(live):
             decision = replace(decision, due=DUE_NOW)  # its event came with the commands
         await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
 
     async def _keep(self, live: LiveSaga, signals: Sequence[StoredSignal]) -> None:
         """Note events that came while our last commit gave the saga back; go on if one was due."""
         seen = signals[-1].seq
-        if is_answered(live):
+        if answered(live):
             self._keeper.hold(live, since=asyncio.get_running_loop().time())
             lease = Lease(self.worker, self.execution_lease)
             await self.commit(live, self._decide(live, Woken()), lease=lease, seen=seen)
             return
-        due = live.rests.due if live.rests.waits else live.due
+        due = due_at_rest(live)
         events = [
             each for each in signals if each.kind is SignalKind.TYPED_EVENT and not each.consumed
         ]

@@ -15,6 +15,7 @@ from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.resting import EVENT, SLEEP
 from saga_core.rollback import begun_step
+from saga_core.sides import told_of_branches
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.suspects import SUSPECT_AFTER, is_suspect
 from saga_core.timing import AT_START, Timing, deadline_applies
@@ -51,6 +52,7 @@ def explain(
         said = _due(record, registry)
     else:
         said = _waits(record, registry)
+    said += "" if state.status.is_terminal else told_of_branches(record)
     return f"Saga {record.saga_id} {said}{_comes_to(record)}{_deadline(record, registry)}."
 
 

@@ -11,15 +11,16 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel
 
 from saga_core.codec import encode_json
+from saga_core.crew import views_of
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaError, SagaNotFoundError, SagaStateError
 from saga_core.events import TypedEvent, event_models
 from saga_core.finding import holder_of
-from saga_core.happening import EventArrived, Happened, Woken
+from saga_core.happening import EventArrived, Happened, InBranch, Woken
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
 from saga_core.names import check_aggregation_id, check_label, check_saga_id
-from saga_core.records import SagaRecord, Signal
+from saga_core.records import SagaRecord, SagaState, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.timing import AT_START
 from saga_core.versions import as_driven
@@ -87,6 +88,9 @@ async def notify(
     try:
         await intervene(engine, saga_id, call.look, drive=drive, event=call.signal)
     except HeldElsewhereError:
+        taken = await call.send(saga_id)
+        if taken is not None:
+            return taken, call.event_id
         known = event_id is not None and await _is_known(engine, saga_id, event_id)
         reason = NotifyReason.DUPLICATE if known else NotifyReason.NOT_SUSPENDED
         return reason, call.event_id
@@ -135,19 +139,58 @@ class _Call:
     def look(self, record: SagaRecord, live: LiveSaga) -> Happened | None:
         """Judge the saga as it stands; None, with the reason noted, if the event is not taken."""
         self._signal = None
-        self.reason = self._judge(record, live)
+        if live.definition.parallel and not live.state.in_hook:
+            return self._look_at_branches(live)
+        self.reason = self._judge(record.state, live)
         if self.reason is not NotifyReason.ACCEPTED:
             return None
+        return self._taken(live)
+
+    def _look_at_branches(self, live: LiveSaga) -> Happened | None:
+        """Judge the step of a parallel saga that has this token."""
+        moves = live.state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
+        branch = views_of(live).with_token(self._token)
+        if not moves or live.state.is_paused or live.state.waiting_for == AT_START:
+            self.reason = NotifyReason.NOT_SUSPENDED
+        else:
+            self.reason = NotifyReason.STALE_TOKEN
+        if branch is not None and self.reason is NotifyReason.STALE_TOKEN:
+            self.reason = self._judge(branch.state, branch)
+        if branch is None or self.reason is not NotifyReason.ACCEPTED:
+            return None
+        happened = self._taken(branch)
+        return None if happened is None else InBranch(branch.state.step_id or "", happened)
+
+    async def send(self, saga_id: UUID) -> NotifyReason | None:
+        """Put the event into the inbox of a parallel saga, one of whose steps waits for it.
+
+        Another of its steps runs, so that it is being driven. None for any other saga.
+        """
+        live = await self._engine.look_at(await self._engine.store.load(saga_id))
+        if not live.definition.parallel or live.state.in_hook:
+            return None
+        live.read()
+        branch = views_of(live).with_token(self._token)
+        if branch is None or self._judge(branch.state, branch) is not NotifyReason.ACCEPTED:
+            return None
+        if not branch.rests.waits or self._answer(branch) is None or self._signal is None:
+            return None
+        receipt = await self._engine.store.signal(saga_id, self._signal)
+        self._engine.stir(saga_id)
+        if receipt.duplicate:
+            return NotifyReason.DUPLICATE
+        return NotifyReason.ACCEPTED if receipt.accepted else NotifyReason.NOT_SUSPENDED
+
+    def _taken(self, live: LiveSaga) -> Happened | None:
         if live.rests.waits and live.rests.waits[-1].rest.events:
             return self._answer(live)
         text = encode_json(self._event, what="event", limits=self._engine.limits)
         self._signal = Signal(event_id=self.event_id, kind=SignalKind.EVENT, payload=text)
         live.hear_event(text)
-        step = live.definition.step(record.state.step_id or "")
+        step = live.definition.step(live.state.step_id or "")
         return EventArrived(text, live.map_input(step), uuid4())
 
-    def _judge(self, record: SagaRecord, live: LiveSaga) -> NotifyReason:
-        state = record.state
+    def _judge(self, state: SagaState, live: LiveSaga) -> NotifyReason:
         wait = live.rests.waits[-1] if live.rests.waits else None
         awaits = wait is not None and bool(wait.rest.events)
         forward = state.direction is Direction.FORWARD
@@ -241,6 +284,8 @@ async def signal(
     if record.signals >= MOST_EVENTS:
         await _check_room(engine, record)
     receipt = await engine.store.signal(saga_id, sent)
+    if receipt.held:
+        engine.stir(saga_id)
     if receipt.duplicate:
         reason = NotifyReason.DUPLICATE
     elif receipt.accepted:

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
+from saga_core.choosing import begins_anew
 from saga_core.commands import Command
 from saga_core.decide import decide
 from saga_core.engine import PATIENCE, SagaEngine
 from saga_core.errors import ActiveSagaAlreadyExistsError
 from saga_core.finding import holder_of
-from saga_core.happening import Happened, Operator, RetryRequested
+from saga_core.happening import Happened, Operator
 from saga_core.intervention import HeldElsewhereError, held_elsewhere, intervene
 from saga_core.live import LiveSaga
 from saga_core.obeying import happening_of
 from saga_core.records import Receipt, SagaRecord, Signal
-from saga_core.status import Direction, SignalKind
+from saga_core.status import SignalKind
 from saga_core.waiting import wait_until_heard
 from saga_core.writing import settle
 
@@ -55,16 +56,11 @@ def order_of(
     return Order(happened, kind, command.encode(), readable)
 
 
-def retry_order(by: Operator) -> Order:
-    """Return the order to try the current step again."""
+def retry_order(by: Operator, step_id: str | None = None) -> Order:
+    """Return the order to try the current step again, or one step of a parallel saga."""
 
     def happened(_: SagaRecord, live: LiveSaga) -> Happened:
-        state = live.state
-        missing = state.step_input is None and state.direction is Direction.FORWARD
-        needs_map = missing and state.step_id is not None
-        step = live.definition.step(state.step_id) if needs_map and state.step_id else None
-        mapped = None if step is None else live.map_input(step)
-        return RetryRequested(by, uuid4(), mapped, live.is_overdue)
+        return begins_anew(live, by, step_id)
 
     return Order(happened)
 
@@ -116,6 +112,7 @@ async def give(
             if order.kind is None:
                 raise
             receipt = await _send(engine, saga_id, signal)
+            engine.stir(saga_id)
             if not receipt.held:
                 sent = signal.event_id if receipt.accepted else sent
                 continue

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from saga_core.branches import Branch, ParallelOutputs, ready_steps
 from saga_core.call import Interrupt
-from saga_core.crew import BranchCalls, BranchRests, LiveBranch
+from saga_core.crew import LiveBranch, views_of
 from saga_core.decide import decide
 from saga_core.happening import (
     Begin,
@@ -30,13 +30,13 @@ from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
 from saga_core.performing import StepRunner, untimely
-from saga_core.records import Committed
-from saga_core.rests import TOLERANCE
-from saga_core.status import Direction, SignalKind
+from saga_core.records import Committed, Due
+from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.store import SagaStore
+from saga_core.timing import AT_START
 from saga_core.waking import is_answered
 
-__all__ = ["Crew", "crew_of"]
+__all__ = ["Crew", "answered", "due_at_rest"]
 
 _EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
 
@@ -55,35 +55,25 @@ class Driver(Protocol):
         ...
 
 
-def crew_of(engine: Driver, live: LiveSaga) -> Crew:
-    """Return what drives the branches of a saga, the same one as long as we drive it."""
-    if not isinstance(live.crew, Crew):
-        live.crew = Crew(engine, live)
-    return live.crew
-
-
 class Crew:
     """The branches of one saga that is being driven here."""
 
     def __init__(self, engine: Driver, live: LiveSaga) -> None:
         self._engine = engine
         self._live = live
-        self._outputs = live.outputs if isinstance(live.outputs, ParallelOutputs) else None
-        self._views: dict[str, LiveBranch] = {}
+        self._views = views_of(live)
+        self._calls = self._views.calls
         self._tasks: dict[str, asyncio.Task[Happened | None]] = {}
         self._ended: list[str] = []
         """Steps whose tasks are over, in the order in which they ended."""
-        self._taken: dict[str, str] = {}
         self._commanded = False
-        self._calls = BranchCalls(live.call)
-        live.call = self._calls
         self.lock = asyncio.Lock()
         """Held by whoever decides and commits for the saga."""
 
     @property
     def branches(self) -> dict[str, Branch]:
         """Where those stand that are on record."""
-        return {} if self._outputs is None else self._outputs.branches
+        return self._views.branches
 
     async def run(
         self, leaving: Callable[[], bool] | None, proven: Callable[[], None] | None
@@ -94,7 +84,6 @@ class Crew:
         step runs any more then, and what they came to is on record. Raises what a commit raises.
         """
         live = self._live
-        self._commanded = False
         try:
             while live.driving and not live.state.in_hook:
                 if live.signals > live.seen and not self._commanded:
@@ -143,28 +132,15 @@ class Crew:
     # --- tasks ----------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Run the code of what can go on, the oldest waits first."""
+        """Run the code of what can go on; of those that wait, first what has waited longest."""
         cancels = self._is_cancelling()
-        waiting = []
-        for step_id, branch in self.branches.items():
-            if step_id in self._tasks or not (branch.drive or branch.rests):
-                continue
-            view = self._view(step_id, branch)
-            if cancels and not self._is_pivot(step_id):
-                self._run(step_id, view, left=True)
-            elif branch.drive:
-                self._run(step_id, view)
-            else:
-                waiting.append((step_id, branch, view))
-        for step_id, branch, view in sorted(waiting, key=lambda each: _began(each[2])):
-            due_at = branch.due_at
-            due = due_at is not None and due_at <= self._live.now + TOLERANCE
-            if due or is_answered(view):
-                self._run(step_id, view)
-        if cancels:
-            for step_id in self._tasks:
-                if not self._is_pivot(step_id):
+        for step_id in self._views.oldest_first():
+            if step_id in self._tasks:
+                if cancels and not self._is_pivot(step_id):
                     self._views[step_id].call.break_off(Interrupt.SIBLING)
+            elif self._views.can_go_on(step_id):
+                left = cancels and not self._is_pivot(step_id)
+                self._run(step_id, self._views[step_id], left=left)
 
     def _is_cancelling(self) -> bool:
         if self._live.definition.on_branch_failure == "finish":
@@ -174,34 +150,6 @@ class Crew:
 
     def _is_pivot(self, step_id: str) -> bool:
         return self._live.definition.step(step_id).pivot
-
-    def _view(self, step_id: str, branch: Branch) -> LiveBranch:
-        view = self._views.get(step_id)
-        if view is not None and view.state.direction is not branch.state.direction:
-            self._forget(step_id)
-            view = None
-        if view is None:
-            rests = BranchRests(self._live.rests, branch, self._taken, self._is_aged)
-            view = LiveBranch(self._live, branch, self._calls.child(), rests)
-            self._views[step_id] = view
-        elif view.state is not branch.state:
-            view.state = branch.state
-            view.rests.follow(branch.state)
-        if view.call.interrupt is Interrupt.SIBLING:
-            self._calls.drop(view.call)
-            view.call = self._calls.child()
-        view.fence, view.timing = self._live.fence, self._live.timing
-        return view
-
-    @property
-    def _is_aged(self) -> bool:
-        record = self._live.rests.record
-        return any(entry.at > record.updated_at for entry in record.outputs)
-
-    def _forget(self, step_id: str) -> None:
-        view = self._views.pop(step_id, None)
-        if view is not None:
-            self._calls.drop(view.call)
 
     def _run(self, step_id: str, view: LiveBranch, *, left: bool = False) -> None:
         running = _left() if left else self._engine.runner.run(view)
@@ -301,27 +249,27 @@ class Crew:
         return tuple(Begin(spec.step_id, live.map_input(spec), uuid4()) for spec in steps)
 
     async def _commit(self, decision: Decision) -> None:
-        live = self._live
-        known = live.outputs.after(decision.history)
-        assert isinstance(known, ParallelOutputs)  # noqa: S101 - made so for such sagas
-        gone = [
-            step_id
-            for step_id, view in self._views.items()
-            if step_id not in known.branches
-            or known.branches[step_id].state.direction is not view.state.direction
-        ]
-        used = tuple(event_id for event_id, step_id in self._taken.items() if step_id in gone)
-        await self._engine.commit(live, decision, consumed=used)
-        for event_id in used:
-            del self._taken[event_id]
-        for step_id in gone:
-            self._forget(step_id)
-        for step_id, view in self._views.items():
-            own = tuple(entry for entry in decision.history if entry.step_id == step_id)
-            if own:
-                branch = self.branches[step_id]
-                view.state = branch.state
-                view.rests.applied(replace(decision, state=branch.state, history=own), used)
+        gone = self._views.gone_after(decision)
+        used = self._views.used_up(gone)
+        await self._engine.commit(self._live, decision, consumed=used)
+        self._views.applied(decision, gone)
+
+
+def answered(live: LiveSaga) -> bool:
+    """Tell whether an event that the saga waits for has come."""
+    if not live.definition.parallel or live.state.in_hook:
+        return is_answered(live)
+    return not live.state.is_paused and views_of(live).is_answered()
+
+
+def due_at_rest(live: LiveSaga) -> Due | None:
+    """Return when a saga that goes on resting is looked at again."""
+    if not live.definition.parallel or live.state.in_hook:
+        return live.rests.due if live.rests.waits else live.due
+    moves = live.state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
+    if not moves or live.state.is_paused or live.state.waiting_for == AT_START:
+        return live.due
+    return decide(live.definition, live.state, live.outputs, BranchesRest()).due
 
 
 async def _left() -> Happened | None:
@@ -332,8 +280,3 @@ def _later(happened: list[Happened], each: Happened) -> frozenset[str]:
     """Return the steps that have ended as well, and whose turn comes after this one."""
     after = happened[happened.index(each) + 1 :]
     return frozenset(one.step_id for one in after if isinstance(one, InBranch))
-
-
-def _began(view: LiveBranch) -> float:
-    waits = view.rests.waits
-    return waits[0].began.timestamp() if waits else 0.0

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from saga_core.branches import Branch, standing
 from saga_core.codec import decode_json, encode_json
 from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
@@ -19,9 +20,44 @@ from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
 from saga_core.timing import Timing
 from saga_core.versions import as_driven
 
-__all__ = ["HistoryItem", "SagaAdminSnapshot", "SagaSnapshot"]
+__all__ = ["BranchSnapshot", "HistoryItem", "SagaAdminSnapshot", "SagaSnapshot"]
 
 Out = TypeVar("Out")
+
+
+class BranchSnapshot(BaseModel):
+    """A step of a parallel saga that is begun and not over."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step_id: str
+    status: SagaStatus
+    """As of a saga with this step alone; FAILED: given up, and the saga is about to turn back."""
+    direction: Direction
+    token: UUID | None
+    """What `notify` needs to reach this step."""
+    retry_counter: int
+    waiting_for: str | None
+    due_at: datetime | None
+    """When it goes on by itself, if it rests until a time."""
+    last_error: str | None
+    error_code: str | None
+
+    @classmethod
+    def of(cls, branch: Branch) -> BranchSnapshot:
+        """Make one of what the history says."""
+        state = branch.state
+        return cls(
+            step_id=state.step_id or "",
+            status=state.status,
+            direction=state.direction,
+            token=state.token,
+            retry_counter=state.attempt,
+            waiting_for=state.waiting_for if branch.rests else None,
+            due_at=branch.due_at,
+            last_error=state.last_error,
+            error_code=state.error_code,
+        )
 
 
 class SagaSnapshot(BaseModel):
@@ -61,6 +97,8 @@ class SagaSnapshot(BaseModel):
     initial_data: Any
     outputs: Mapping[str, Any]
     """What the completed and skipped steps have put out, as JSON values by step id."""
+    branches: tuple[BranchSnapshot, ...] = ()
+    """The steps at which a parallel saga is; the fields above then tell of one of them."""
     created_at: datetime
     updated_at: datetime
 
@@ -204,6 +242,7 @@ def _fields(stored: SagaRecord) -> dict[str, Any]:
             step_id: _decoded(entry.output, "output")
             for step_id, entry in record.step_outputs.items()
         },
+        "branches": tuple(map(BranchSnapshot.of, standing(record).values())),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from saga_core.branches import standing
 from saga_core.codec import PayloadCodec, PayloadLimits, decode_json, encode_json
 from saga_core.decide import decide
 from saga_core.definition import SagaDefinition
@@ -119,6 +120,8 @@ class _Upcast:
                 "it went back to an earlier step or input, and what it did before must be undone "
                 "by the version that did it"
             )
+        if self._definition.parallel or standing(record):
+            raise _RefusedError("parallel sagas end with the version that they were started with")
         before = self._in_flight()
         after = self._converted()
         if (after.saga_id, after.direction) != (before.saga_id, before.direction):

@@ -108,7 +108,10 @@ def _too_early(live: LiveSaga, spec: StepSpec) -> Happened | None:
 
 
 def is_answered(live: LiveSaga) -> bool:
-    """Tell whether the event that the current step waits for has come."""
+    """Tell whether the event that the current step waits for has come.
+
+    Asked for a saga whose steps run one after the other, or for one branch.
+    """
     if not live.rests.waits or live.state.step_id is None:
         return False
     models = awaited_models(live, live.definition.step(live.state.step_id))

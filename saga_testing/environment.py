@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from saga_core.admin import SagaAdmin
+from saga_core.awaiting import event_name
 from saga_core.codec import PayloadLimits
 from saga_core.definition import SagaDefinition
 from saga_core.errors import SagaDefinitionError, SagaStateError
@@ -227,8 +228,9 @@ class SagaEnv:
         """Send an event as `send` does, and let nobody drive the saga yet."""
         target = self._which(saga_id)
         if "correlation_id" not in options:
-            wait = awaited(await self.store.load(target))
-            options["correlation_id"] = None if wait is None else wait.correlation_id
+            wants = awaited(await self.store.load(target))
+            mine = [wait for wait in wants if event_name(type(event)) in wait.events] or wants
+            options["correlation_id"] = mine[0].correlation_id if mine else None
         await self.orchestrator.signal(saga_id=target, event=event, **options)
 
     async def advance(self, by: timedelta) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from saga_core.awaiting import event_name
+from saga_core.branches import standing
 from saga_core.errors import SagaDefinitionError
 from saga_core.records import SagaRecord
 from saga_core.resting import EVENT, Rest, wait_of
@@ -49,19 +51,20 @@ class Script:
 
     def take(self, record: SagaRecord) -> BaseModel | None:
         """Return the first event that the saga waits for, if there is one left."""
-        wait = awaited(record)
-        if wait is None:
-            return None
+        names = {name for wait in awaited(record) for name in wait.events}
         for number, event in enumerate(self._left):
-            if isinstance(event, BaseModel) and event_name(type(event)) in wait.events:
+            if isinstance(event, BaseModel) and event_name(type(event)) in names:
                 del self._left[number]
                 return event
         return None
 
 
-def awaited(record: SagaRecord) -> Rest | None:
-    """Return what the saga waits for, if that is an event."""
-    if not (record.state.waiting_for or "").startswith(EVENT):
-        return None
-    wait = wait_of(record)
-    return None if wait is None else wait.rest
+def awaited(record: SagaRecord) -> list[Rest]:
+    """Return the events that the saga waits for: one at most, unless it is parallel."""
+    branches = [branch.state for branch in standing(record).values() if branch.rests]
+    waits = []
+    for state in branches or [record.state]:
+        if (state.waiting_for or "").startswith(EVENT):
+            wait = wait_of(replace(record, state=state))
+            waits += [] if wait is None else [wait.rest]
+    return waits
