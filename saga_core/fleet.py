@@ -307,11 +307,14 @@ class Fleet:
 
     def _error(self) -> tuple[str | None, str | None]:
         """Return what the saga failed of, or what one of its branches last failed of."""
-        stuck = [each for each in self.branches.values() if each.is_stuck]
+        open_ones = self.branches.values()
+        stuck = [each for each in open_ones if each.is_stuck]
         if self.is_back and not stuck:
             return self.state.last_error, self.state.error_code
-        failed = [each for each in self.branches.values() if each.is_given_up and not each.left]
-        told = [each for each in self.branches.values() if each.state.last_error is not None]
-        for branch in (*stuck, *failed, *told):
-            return branch.state.last_error, branch.state.error_code
+        failed = [each for each in open_ones if each.is_given_up and not each.left]
+        told = [each for each in open_ones if each.state.last_error is not None]
+        for branches in (stuck, failed, told):
+            if branches:
+                first = min(branches, key=lambda each: self.place(each.state.step_id)).state
+                return first.last_error, first.error_code
         return None, None

@@ -12,7 +12,7 @@ from saga_core.status import Hook
 from saga_testing.faults import InjectedError
 from saga_testing.places import Action, Moment, Place
 
-__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of", "ways_back"]
+__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of", "latest", "ways_back"]
 
 
 class Boundary(StrEnum):
@@ -80,15 +80,16 @@ def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterato
     for spec in back:
         yield from _failing(spec, visits)
     for spec in back[:-1]:
-        yield from _crashing_then_failing(spec, back[-1], visits)
+        yield from _crashing_then_failing(spec, latest(definition, spec), visits)
     for spec in back:
-        if spec.can_compensate and (spec is not back[-1] or spec.undoes_maybe_done):
-            yield from _undoing(spec, _failure(back[-1]), Action.COMPENSATE, visits)
+        last = back[-1] if spec is back[-1] else latest(definition, spec)
+        if spec.can_compensate and (spec is not last or spec.undoes_maybe_done):
+            yield from _undoing(spec, _failure(last), Action.COMPENSATE, visits)
         if spec.undoes_maybe_done and spec.signature.probe is not None:
             after = Place(Moment.AFTER, Action.EXECUTE, spec.step_id)
             failure = CaseFault(after, NonRetryableError)
             yield from _undoing(spec, failure, Action.PROBE, visits)
-    for spec in definition.steps[len(back) :]:
+    for spec in _past_pivot(definition):
         for place, nth in _each(Moment.BEFORE, spec, visits):
             fault = CaseFault(place, NonRetryableError, times=1, nth=nth)
             yield Case(spec.step_id, Action.EXECUTE, Boundary.BEFORE, (fault,), Ending.COMPLETED)
@@ -134,7 +135,48 @@ def _each(
 def ways_back(definition: SagaDefinition) -> tuple[StepSpec, ...]:
     """Return the steps whose failure begins the rollback: the pivot is the last of them."""
     pivot = definition.pivot
-    return definition.steps if pivot is None else definition.steps[: pivot.index + 1]
+    if not definition.parallel:
+        return definition.steps if pivot is None else definition.steps[: pivot.index + 1]
+    if pivot is None:
+        last = latest(definition)
+        return (*(spec for spec in definition.steps if spec is not last), last)
+    # A step beside the pivot may fail before it is done, or after.
+    needed = _reached(definition, pivot)
+    return (*(spec for spec in definition.steps if spec.step_id in needed), pivot)
+
+
+def latest(definition: SagaDefinition, after: StepSpec | None = None) -> StepSpec:
+    """Return the step that begins last, of those after a step; by then as much is done as can be.
+
+    In a parallel saga, of the steps whose failure begins the rollback, one that needs the most.
+    """
+    if not definition.parallel:
+        return ways_back(definition)[-1]
+    ends = [spec for spec in definition.steps if spec.pivot] or list(definition.steps)
+    if after is not None:
+        ends = [spec for spec in ends if after.step_id in _reached(definition, spec)] or ends
+    return max(ends, key=lambda spec: (len(_reached(definition, spec)), spec.index))
+
+
+def _past_pivot(definition: SagaDefinition) -> list[StepSpec]:
+    pivot = definition.pivot
+    if pivot is None:
+        return []
+    if not definition.parallel:
+        return list(definition.steps[pivot.index + 1 :])
+    return [spec for spec in definition.steps if pivot.step_id in _reached(definition, spec)]
+
+
+def _reached(definition: SagaDefinition, spec: StepSpec) -> set[str]:
+    """Return the steps that must be done before one can begin."""
+    found: set[str] = set()
+    ahead = list(spec.depends_on)
+    while ahead:
+        step_id = ahead.pop()
+        if step_id not in found:
+            found.add(step_id)
+            ahead += definition.step(step_id).depends_on
+    return found
 
 
 def _failing(spec: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:

@@ -14,7 +14,7 @@ from saga_core.definition import SagaDefinition
 from saga_core.errors import NonRetryableError, SagaDefinitionError, SagaStateError
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import Hook, SagaStatus
-from saga_testing.cases import Boundary, Case, Ending, cases_of, ways_back
+from saga_testing.cases import Boundary, Case, Ending, cases_of, latest
 from saga_testing.differing import differences
 from saga_testing.environment import SagaEnv, saga_env
 from saga_testing.judging import not_undone, repeated, suspects
@@ -212,7 +212,7 @@ class _Check:
         definition = await self._fresh()
         env = self._env()
         env.register(_NAME, definition)
-        env.fail_at(ways_back(definition)[-1].step_id, error=NonRetryableError)
+        env.fail_at(latest(definition).step_id, error=NonRetryableError)
         await self._play(env, definition)
         for place, times in env.visits.items():
             if place.action is not Action.EXECUTE or place.step_id == Hook.ON_COMPENSATED:

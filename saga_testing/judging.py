@@ -52,13 +52,19 @@ def _suspects(definition: SagaDefinition, ledger: Ledger) -> Iterator[Suspect]:
         if not any(call.changed for call in ledger.made(Action.EXECUTE, name)):
             continue
         undoing = ledger.made(Action.COMPENSATE, name)
+        if any(call.changed is None for call in undoing):
+            continue  # another step of a parallel saga ran meanwhile
         if not spec.can_compensate:
             words = f"step '{name}' has changed the world and has no compensate"
         elif not undoing:
             words = f"step '{name}' has changed the world and was not compensated"
         elif not any(call.changed for call in undoing):
             words = f"compensate of step '{name}' ran and has changed nothing"
-        elif known or not differences(*ledger.span(Action.EXECUTE, Action.COMPENSATE, name)):
+        elif (
+            known
+            or definition.parallel
+            or not differences(*ledger.span(Action.EXECUTE, Action.COMPENSATE, name))
+        ):
             # Behind a step that has left something the world cannot be what it was before.
             continue
         else:

@@ -35,20 +35,26 @@ class StepCallMade:
     step_id: str
     outcome: CallOutcome = CallOutcome.BEGUN
     changed: bool | None = None
-    """Whether the world looked different afterwards; None if nobody looks."""
+    """Whether the world looked different afterwards; None if nobody looks, or cannot tell because
+    another step of a parallel saga ran meanwhile."""
 
     def __str__(self) -> str:
         return f"{self.action} {self.step_id}: {self.outcome}"
 
 
 class Ledger:
-    """Notes the calls. Sagas of one environment run one after the other, so it is in order."""
+    """Notes the calls. Sagas of one environment run one after the other, so it is in order.
+
+    Steps of a parallel saga may overlap; who of them has changed the world is not known then.
+    """
 
     def __init__(self, world: World | None) -> None:
         self.calls: list[StepCallMade] = []
         self.views: list[tuple[Any, Any]] = []
         """The world before and after each call, as far as somebody looks at it."""
         self._world = world
+        self._open: set[int] = set()
+        self._overlapping: set[int] = set()
         self.blind: Exception | None = None
         """What the probe raised when it was to look beside a call."""
 
@@ -69,14 +75,20 @@ class Ledger:
         self.calls.append(StepCallMade(action, step_id))
         before = self._glance()
         self.views.append((before, before))
-        return len(self.calls) - 1, before
+        number = len(self.calls) - 1
+        self._open.add(number)
+        if len(self._open) > 1:
+            self._overlapping |= self._open
+        return number, before
 
     def end(self, begun: tuple[int, Any], outcome: CallOutcome) -> None:
         """Note what the call came to."""
         number, before = begun
+        self._open.discard(number)
         after = self._glance()
         self.views[number] = (before, after)
-        changed = None if self._world is None else bool(before != after)
+        blind = self._world is None or number in self._overlapping
+        changed = None if blind else bool(before != after)
         self.calls[number] = replace(self.calls[number], outcome=outcome, changed=changed)
 
     def span(self, first: Action, last: Action, step_id: str) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ LAST_LINES = {
     "retry_recovery.py": "fetch: {'rows': 42, 'attempts': 3}",
     "compensation_flow.py": "7. flight: compensated (attempt 2)",
     "admin_skip.py": "refused: abort: the saga is COMPLETED",
+    "parallel_trip.py": "7. flight: compensated",
     "publish.py": "in the stream: COMPLETED, key ...:on_completed:do:0",
 }
 

@@ -16,6 +16,7 @@ import saga_core
 import saga_testing
 from saga_core import (
     AwaitEvent,
+    BranchSnapshot,
     ExponentialRetry,
     FixedRetry,
     HistoryItem,
@@ -43,6 +44,7 @@ CLASSES = (HookBuilder, SagaAdmin, SagaBuilder, SagaOrchestrator, SagaWorker)
 PARTS = (AwaitEvent, ExponentialRetry, FixedRetry, Sleep)
 FUNCTIONS = (copy_sagas, open_store)
 READ = (
+    BranchSnapshot,
     HistoryItem,
     HookContext,
     InputContext,
