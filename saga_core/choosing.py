@@ -24,7 +24,7 @@ def chosen(
     that would do; of a saga that has no step by now the command's own rule says more.
     """
     state = live.state
-    if not live.definition.parallel or state.in_hook:
+    if not live.runs_branches:
         if step_id is not None and step_id != state.step_id:
             raise SagaStateError(
                 f"{command}: the saga is {state.status} and at step '{state.step_id}', not at "
@@ -69,7 +69,7 @@ def in_step(at: LiveSaga, whole: LiveSaga, happened: Happened) -> Happened:
 
 def begins_anew(live: LiveSaga, by: Operator, step_id: str | None) -> RetryRequested:
     """Return the request to try again, with the inputs of steps whose maps had failed."""
-    if not live.definition.parallel or live.state.in_hook:
+    if not live.runs_branches:
         state = chosen(live, step_id, "retry_step", is_forward).state
         missing = state.step_input is None and state.direction is Direction.FORWARD
         step = live.definition.step(state.step_id) if missing and state.step_id else None

@@ -139,7 +139,7 @@ class _Call:
     def look(self, record: SagaRecord, live: LiveSaga) -> Happened | None:
         """Judge the saga as it stands; None, with the reason noted, if the event is not taken."""
         self._signal = None
-        if live.definition.parallel and not live.state.in_hook:
+        if live.runs_branches:
             return self._look_at_branches(live)
         self.reason = self._judge(record.state, live)
         if self.reason is not NotifyReason.ACCEPTED:
@@ -167,7 +167,7 @@ class _Call:
         Another of its steps runs, so that it is being driven. None for any other saga.
         """
         live = await self._engine.look_at(await self._engine.store.load(saga_id))
-        if not live.definition.parallel or live.state.in_hook:
+        if not live.runs_branches:
             return None
         live.read()
         branch = views_of(live).with_token(self._token)

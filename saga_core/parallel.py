@@ -257,14 +257,14 @@ class Crew:
 
 def answered(live: LiveSaga) -> bool:
     """Tell whether an event that the saga waits for has come."""
-    if not live.definition.parallel or live.state.in_hook:
+    if not live.runs_branches:
         return is_answered(live)
     return not live.state.is_paused and views_of(live).is_answered()
 
 
 def due_at_rest(live: LiveSaga) -> Due | None:
     """Return when a saga that goes on resting is looked at again."""
-    if not live.definition.parallel or live.state.in_hook:
+    if not live.runs_branches:
         return live.rests.due if live.rests.waits else live.due
     moves = live.state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
     if not moves or live.state.is_paused or live.state.waiting_for == AT_START:
