@@ -27,17 +27,6 @@ TRUSTED = 0.8
 """The share of a lease after which a holder that has heard nothing gives up by itself."""
 
 
-def lease_used(record: SagaRecord, lease: timedelta) -> float:
-    """Return for how many seconds its lease had run when the claim was answered.
-
-    A repeated claim is answered with the leases of the first, an outage may lie between.
-    """
-    if record.due_at is None:
-        return 0.0
-    used = lease - (record.due_at - record.now)
-    return max(used.total_seconds(), 0.0)
-
-
 class LeaseLostError(SagaError):
     """Somebody else drives the saga now: nothing more is committed for it here."""
 
