@@ -341,10 +341,8 @@ class SagaEngine:
             await self.commit(live, self._decide(live, Woken()), lease=lease, seen=seen)
             return
         due = due_at_rest(live)
-        events = [
-            each for each in signals if each.kind is SignalKind.TYPED_EVENT and not each.consumed
-        ]
-        decision = ignore_command(live.state, due, reason=told_of(live.state, len(events)))
+        new = (each.kind is SignalKind.TYPED_EVENT and not each.consumed for each in signals)
+        decision = ignore_command(live.state, due, reason=told_of(live.state, sum(new)))
         await self.commit(live, decision, seen=seen)
 
     # --- claiming -------------------------------------------------------------------------------
