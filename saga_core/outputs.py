@@ -64,7 +64,7 @@ class Outputs(dict[str, Recorded]):
                 continue
             if entry.kind is EntryKind.COMPLETED and recorded == self.get(entry.step_id):
                 continue  # a driver has assumed it before it was on record
-            at = self._asked_for(entry.step_id) if entry.kind is EntryKind.PROBED else None
+            at = self._asked_for(entry) if entry.kind is EntryKind.PROBED else None
             if at is None or self.things[at].recorded is self.get(entry.step_id):
                 self[entry.step_id] = recorded
             else:
@@ -106,10 +106,15 @@ class Outputs(dict[str, Recorded]):
         ends = (PendingEnd.decode(each.output or "") for each in self._ends)
         return sum(end.hook == hook and not end.again for end in ends)
 
-    def _asked_for(self, step_id: str) -> int | None:
-        """Return where that is which a probe has found: it settles the newest first."""
+    def _asked_for(self, entry: NewEntry) -> int | None:
+        """Return where that is which a probe has found: the newest with the input it was asked for.
+
+        Newer ones with another input were not done, which leaves them as they are.
+        """
         for at in range(len(self.things) - 1, -1, -1):
-            if self.things[at].step_id == step_id and self.things[at].recorded.maybe:
+            thing = self.things[at]
+            asked = thing.step_id == entry.step_id and thing.recorded.input == entry.input
+            if asked and thing.recorded.maybe:
                 return at
         return None
 

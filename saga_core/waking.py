@@ -82,8 +82,10 @@ def used_up(live: LiveSaga, decision: Decision) -> tuple[str, ...]:
     entered, by a person or a deadline, those that its waits before were given.
     """
     before, after = live.state, decision.state
-    if (before.step_id, before.direction) == (after.step_id, after.direction):
-        return ()
+    stays = (before.step_id, before.direction) == (after.step_id, after.direction)
+    back = before.direction is Direction.ROLLBACK
+    if stays and not (back and before.generation != after.generation):
+        return ()  # a rollback may undo a step once for each time that it was done
     if live.definition.parallel and not before.in_hook:
         return ()  # its driver knows
     given: Sequence[StoredSignal | None] = live.rests.given

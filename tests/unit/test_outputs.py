@@ -63,3 +63,13 @@ def test_what_comes_after_leaves_what_was_before() -> None:
     assert told(before) == [("pay", 0, "1")]
     assert told(later) == [("pay", 0, "1"), ("pay", 1, "3")]
     assert (before.went_back, later.went_back) == (False, True)
+
+
+def test_probe_settles_what_it_was_asked_for_though_a_newer_one_was_not_done() -> None:
+    old = NewEntry(kind=MAYBE, step_id="pay", input="7", output="{}")
+    outputs = Outputs([old, entry(VOIDED), entry(MAYBE, output="{}")])
+    outputs.hear([NewEntry(kind=PROBED, step_id="pay", input="7", output="2")])
+    assert [(each.number, each.recorded.maybe) for each in outputs.things] == [
+        (0, False),
+        (1, True),
+    ]
