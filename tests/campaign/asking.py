@@ -92,15 +92,48 @@ class Requests(Waiting):
         given = slip_of(entry.input)
         if given != (EDITED + _by(entry), 0):
             yield f"an edited input is {given}, and not the one that was given"
+        yield from self._leaves(entry)
+        self.run += 1
         paused, ahead, until = self.paused, self.ahead, self.until
         self.rest = None
         self.start_anew()
         self.edited[self.position] = given
-        self.ever_edited.add(self.position)
         self.paused = self.repaused = paused
         if ahead:
             self.ahead, self.waiting, self.until = True, True, until
         self._goes_on_late()
+
+    def _leaves(self, entry: NewEntry) -> Iterator[str]:
+        """Judge that what may have been done so far of the current step is not forgotten."""
+        if self.is_begun and self.step.maybe and self.left is None:
+            yield f"{entry.kind} forgets that step_{self.position} may have been done as it stood"
+        self.left = None
+
+    def _went_back(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        yield from self.needs_forward(entry)
+        if self.status is SagaStatus.COMPLETED or self.paused:
+            yield f"the saga went back while it was {self.status}, paused={self.paused}"
+        yield from self._leaves(entry)
+        target = int((entry.step_id or "").removeprefix("step_"))
+        if target not in self.done:
+            yield f"the saga went back to {entry.step_id}, which is not done"
+            return
+        if any(self.plan.steps[number].pivot for number in self.done if number >= target):
+            yield f"the saga went back to {entry.step_id}, before the pivot, which is done"
+        if self.plan.steps[target].unmappable:
+            yield f"the saga went back to {entry.step_id}, which gets no input"
+        self.voids = sorted(number for number in self.done if number >= target)
+        self.done = {number: each for number, each in self.done.items() if number < target}
+        self.edited = {number: each for number, each in self.edited.items() if number < target}
+        self.run += 1
+        self.position = target
+        self.rest = None
+        self.start_anew()
+        self._goes_on_late()
+
+    def _voided(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
+        if not self.voids or entry.step_id != f"step_{self.voids.pop()}":
+            yield f"{entry.step_id} is said to count no more, which nobody wanted"
 
     def _revived(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from ()

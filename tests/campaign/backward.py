@@ -10,28 +10,31 @@ from saga_core.status import SagaStatus
 from tests.campaign.cast import HOUR
 from tests.campaign.plan import Act, Outcome
 from tests.campaign.resting import IN_VAIN, Waiting
-from tests.campaign.standing import Execution
+from tests.campaign.standing import Execution, Thing, serial_of
 
 __all__ = ["Backward"]
 
 
 class Backward(Waiting):
     def _maybe_done(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
-        yield from self.needs_rollback(entry)
-        if self.owed is None:
-            yield f"{entry.step_id} was taken for maybe done, but it was not begun"
-            return
         if entry.input is None:
             yield f"{entry.step_id} is to be undone without the input that it was given"
-        self.doubtful[self.owed] = entry.input
+        number = self.owed
+        if not self.rolling and self.is_begun and self.step.maybe:
+            number = self.left = self.position
+            self.voids = [number]
+        if number is None:
+            yield f"{entry.step_id} was taken for maybe done, but it was not begun"
+            return
+        self.things.append(Thing(number, entry.input, None, self.run))
         self.owed = None
 
     def _probed(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_rollback(entry)
         yield from self.backed(entry, last, Outcome.OK, Outcome.ABSENT)
         yield from self.counted(entry, self.failed + 1)
-        number = self.current
-        if number not in self.doubtful:
+        thing = self.undoing
+        if thing is None or thing.serial is not None:
             yield f"{entry.step_id} was asked for, but nobody doubted it"
             return
         found = last is not None and last.outcome is Outcome.OK
@@ -40,10 +43,9 @@ class Backward(Waiting):
         if found and last is not None:
             if json.loads(entry.output or "{}").get("serial") != last.began.serial:
                 yield "an output was recorded that the probe did not find"
-            del self.doubtful[number]
-            self.keep_output(number, entry)
+            thing.serial = serial_of(entry)
         else:
-            self.undone.add(number)
+            thing.undone = True
         self.roll_back()
 
     def _compensated(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
@@ -92,5 +94,5 @@ class Backward(Waiting):
     def _leave(self) -> None:
         """Be done with the current step."""
         if self.undoing is not None:
-            self.undone.add(self.undoing)
+            self.undoing.undone = True
         self.roll_back()

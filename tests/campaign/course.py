@@ -75,13 +75,11 @@ class Course(Forward, Backward, Requests):
             yield f"{began.what} was given event {began.event} instead of {event}"
 
     def _given_back(self, began: Began) -> Iterator[str]:
-        if began.step in self.doubtful:
-            given, out = self.doubtful[began.step], None
-        else:
-            given, out = self.done[began.step]
-        if began.out != out:
-            yield f"{began.what} was given output {began.out} instead of {out}"
-        if slip_of(given) != (began.after, began.event):
+        thing = self.undoing
+        assert thing is not None
+        if began.out != thing.serial:
+            yield f"{began.what} was given output {began.out} instead of {thing.serial}"
+        if slip_of(thing.given) != (began.after, began.event):
             yield f"{began.what} was given another input than the one on record"
 
     def enters(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
@@ -104,6 +102,9 @@ _AFTER_THE_END = (
     EntryKind.REVIVED,
     EntryKind.COMMAND_IGNORED,
     EntryKind.DEADLINE,
+    EntryKind.MAYBE_DONE,
+    EntryKind.VOIDED,
+    EntryKind.WENT_BACK,
 )
 _ANYWHERE = (
     EntryKind.SCHEDULED,
@@ -112,4 +113,6 @@ _ANYWHERE = (
     EntryKind.REVIVED,
     EntryKind.ABORTED,
     EntryKind.COMMAND_IGNORED,
+    EntryKind.VOIDED,
+    EntryKind.WENT_BACK,
 )

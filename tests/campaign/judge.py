@@ -55,7 +55,7 @@ class _Trial:
         self.latest: dict[tuple[str, int], Execution] = {}
         """The latest execution of each worker under each fence."""
         self.fences: dict[int, str] = {}
-        self.keys: dict[tuple[int, Act, int, int], str] = {}
+        self.keys: dict[tuple[int, Act, int, int, int], str] = {}
         self.refused: list[Replied] = []
         self.granted: set[str] = set()
         """Numbers of the requests that were answered without an error."""
@@ -140,7 +140,6 @@ class _Trial:
         self.executions[began.serial] = execution
         fence = began.context.fence
         self.latest[began.worker, fence] = execution
-        yield from self._keyed(began)
         owner = self.fences.setdefault(fence, began.worker)
         if owner != began.worker:
             yield f"{began.worker} and {owner} ran steps under one fence, {fence}"
@@ -160,6 +159,7 @@ class _Trial:
             yield f"{began.worker} ran a step, but the saga is held by {self.row.holder}"
         if self.row.state is not None and began.context.token != self.row.state.token:
             yield "a step was shown another token than the one on record"
+        yield from self._keyed(began)
         yield from self._unheard(began)
         self.course.earliest = self.row.clock_of(began.worker, fence)
         self.course.latest = self.row.now
@@ -170,11 +170,12 @@ class _Trial:
     def _keyed(self, began: Began) -> Iterator[str]:
         # A probe asks for what was done, by the key that it was done with.
         act = Act.DO if began.act is Act.PROBE else began.act
-        work = (began.step, act, began.after, began.event)
+        thing = None if began.act is Act.DO else self.course.undoing
+        run = self.course.run if thing is None else thing.run
+        work = (began.step, act, run, began.after, began.event)
         key = began.context.idempotency_key
         known = self.keys.setdefault(work, key)
-        # After an edit the old input may come back, as another piece of work.
-        if known != key and began.step not in self.course.ever_edited:
+        if known != key:
             yield f"one piece of work got two idempotency keys, {known} and {key}"
         if any(other != work and known == key for other, known in self.keys.items()):
             yield f"two pieces of work got one idempotency key, {key}"
@@ -282,6 +283,7 @@ _LEAVES = {
     "skip_compensation": EntryKind.COMPENSATION_SKIPPED,
     "cancel": EntryKind.COMPENSATION_REQUESTED,
     "edit_input": EntryKind.INPUT_EDITED,
+    "retry_from": EntryKind.WENT_BACK,
     "pause": EntryKind.PAUSED,
     "resume": EntryKind.RESUMED,
     "abort": EntryKind.ABORTED,

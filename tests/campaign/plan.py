@@ -74,6 +74,7 @@ class Deal(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     EDIT = "edit_input"
+    BACK = "retry_from"
     ABORT = "abort"
     START = "start"
     """The same saga is started once more, with the same id."""
@@ -210,6 +211,7 @@ _WEIGHTS = {
     Deal.PAUSE: 2,
     Deal.RESUME: 2,
     Deal.EDIT: 2,
+    Deal.BACK: 2,
     Deal.ABORT: 1,
     Deal.START: 1,
 }

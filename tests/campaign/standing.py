@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 from saga_core.records import NewEntry, SagaState
@@ -12,7 +13,7 @@ from tests.campaign.ledger import Began
 from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan
 from tests.campaign.waits import Came, Wait
 
-__all__ = ["Execution", "Standing", "slip_of"]
+__all__ = ["Execution", "Standing", "Thing", "serial_of", "slip_of"]
 
 
 SLACK = timedelta(minutes=5)
@@ -27,6 +28,19 @@ class Execution:
         self.outcome: Outcome | None = None
         self.used = False
         """Whether an entry of the history is about it."""
+
+
+@dataclass(slots=True)
+class Thing:
+    """One time that a step was done, or may have been."""
+
+    step: int
+    given: str | None
+    """None for a step that was skipped, of which nothing is to be undone."""
+    serial: int | None
+    """None as long as nobody knows whether it was done."""
+    run: int
+    undone: bool = False
 
 
 class Standing:
@@ -46,17 +60,21 @@ class Standing:
         self.event = 0
         """The latest event."""
         self.done: dict[int, tuple[str | None, int]] = {}
-        """By step: its input, and the serial in its output."""
+        """By step: its input, and the serial in its output, as maps see it."""
+        self.things: list[Thing] = []
+        """All that was done, oldest first, also what counts no more."""
+        self.run = 0
+        """How often a person made the saga do other work than before."""
+        self.left: int | None = None
+        """A step that a command is about to leave behind, although it may have been done."""
+        self.voids: list[int] = []
+        """The steps whose outputs are yet to be said to count no more, the next one last."""
         self.edited: dict[int, tuple[int, int]] = {}
         """By step: the input that a person gave it."""
-        self.ever_edited: set[int] = set()
         self.repaused = False
         """Whether an edit has just left the saga paused, which is to be told anew."""
-        self.doubtful: dict[int, str | None] = {}
-        """Steps that may have been done, each with its input."""
         self.owed: int | None = None
         """A step that may have been done, as long as the history does not say so."""
-        self.undone: set[int] = set()
         self.suspicions = 0
         self.takeovers = 0
         """Leases that ended under a driver since the last entry that was no suspicion."""
@@ -96,20 +114,20 @@ class Standing:
         return SagaStatus.SUSPENDED if self.waiting or self.paused else SagaStatus.RUNNING
 
     @property
-    def undoing(self) -> int | None:
-        """The newest step that is to be undone, if the rollback has one left."""
-        left = [
-            number
-            for number, (given, _) in self.done.items()
-            if given is not None and self.plan.steps[number].undo is not None
-        ]
-        return max({*left, *self.doubtful} - self.undone, default=None)
+    def undoing(self) -> Thing | None:
+        """The newest thing that is to be undone, if the rollback has one left."""
+        for thing in reversed(self.things):
+            reversible = self.plan.steps[thing.step].undo is not None
+            if reversible and thing.given is not None and not thing.undone:
+                return thing
+        return None
 
     @property
     def current(self) -> int | None:
         """The step to be done or undone next."""
         if self.rolling:
-            return self.undoing if self.owed is None else self.owed
+            undoing = None if self.undoing is None else self.undoing.step
+            return undoing if self.owed is None else self.owed
         return self.position if self.position < len(self.plan.steps) else None
 
     @property
@@ -117,8 +135,9 @@ class Standing:
         """What is to be executed of the current step."""
         if not self.rolling:
             return Act.DO
-        asked = self.current in self.doubtful and self.step.probe is not None
-        return Act.PROBE if asked else Act.UNDO
+        thing = self.undoing
+        doubtful = self.owed is None and thing is not None and thing.serial is None
+        return Act.PROBE if doubtful and self.step.probe is not None else Act.UNDO
 
     @property
     def step(self) -> StepPlan:
@@ -142,7 +161,7 @@ class Standing:
     @property
     def is_reversible(self) -> bool:
         """Whether there is anything that a rollback could begin with."""
-        return bool(self.done) or self.rolling or (self.is_begun and self.step.maybe)
+        return bool(self.things) or self.rolling or (self.is_begun and self.step.maybe)
 
     def fits(self, state: SagaState) -> Iterator[str]:
         """Compare a state that was committed with where the history leaves the saga."""
@@ -150,6 +169,8 @@ class Standing:
             yield "the deadline has passed, and a person who went on did not lift it"
         if self.owed is not None:
             yield f"step {self.owed} may have been done, and the rollback passed it over"
+        if self.left is not None or self.voids:
+            yield f"what counts no more was not told in full: {self.left}, {self.voids}"
         if self.unsure:
             self.waiting = state.status is SagaStatus.SUSPENDED
             self.unsure = False
@@ -208,14 +229,12 @@ class Standing:
         """Go on to the next step; `entry` has the output of the one before."""
         if self.position == len(self.plan.steps):
             return  # what is recorded after the end has been told
-        self.keep_output(self.position, entry)
+        serial = serial_of(entry)
+        self.done[self.position] = (entry.input, serial)
+        self.things.append(Thing(self.position, entry.input, serial, self.run))
         self.position += 1
         self.start_anew()
         self.rest = SagaStatus.COMPLETED if self.position == len(self.plan.steps) else None
-
-    def keep_output(self, number: int, entry: NewEntry) -> None:
-        serial = json.loads(entry.output or '{"serial": 0}')["serial"]
-        self.done[number] = (entry.input, serial)
 
     def roll_back(self) -> None:
         """Go on to the step that is undone next; at first that may be the one in doubt."""
@@ -266,6 +285,12 @@ class Standing:
                 yield "an output was recorded that the step did not put out"
             if slip_of(entry.input) != (began.after, began.event):
                 yield "an input was recorded that the step was not given"
+
+
+def serial_of(entry: NewEntry) -> int:
+    """Return what an output says."""
+    serial: int = json.loads(entry.output or '{"serial": 0}')["serial"]
+    return serial
 
 
 def slip_of(text: str | None) -> tuple[int, int]:

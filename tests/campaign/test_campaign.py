@@ -66,6 +66,7 @@ MET = (
     "pause granted",
     "resume granted",
     "edit_input granted",
+    "retry_from granted",
     "command_ignored",
     "revived",
     "COMPLETED",

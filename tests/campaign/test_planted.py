@@ -9,6 +9,7 @@ import pytest
 
 from tests.campaign import (
     bugs_in_engine,
+    bugs_in_going_back,
     bugs_in_orders,
     bugs_in_rules,
     bugs_in_store,
@@ -50,6 +51,7 @@ async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyP
         (bugs_in_timing, 5),
         (bugs_in_orders, 5),
         (bugs_in_waiting, 5),
+        (bugs_in_going_back, 5),
     ],
 )
 def test_bugs_are_planted_everywhere(module: ModuleType, least: int) -> None:

@@ -42,7 +42,7 @@ RESTING = (
 MENDING = {
     SagaStatus.SUSPENDED: (
         *(Deal.NOTIFY, Deal.SIGNAL, Deal.RETRY, Deal.SKIP),
-        *(Deal.CANCEL, Deal.PAUSE, Deal.RESUME, Deal.EDIT),
+        *(Deal.CANCEL, Deal.PAUSE, Deal.RESUME, Deal.EDIT, Deal.BACK),
     ),
     SagaStatus.COMPENSATING: (
         *(Deal.NOTIFY, Deal.SIGNAL, Deal.SKIP_UNDO),
@@ -293,8 +293,6 @@ class World:
                 ),
             )
             return
-        if deal is Deal.EDIT and any(step.maybe for step in self.plan.steps):
-            return  # the judge follows no step that is to be undone once for each of its inputs
         # Waiting for another driver would be by the machine's clock.
         patient = state.status is not SagaStatus.RUNNING and pick % 4 < 2
         more: dict[str, Any] = {"wait": patient and deal not in (Deal.ABORT, Deal.PAUSE)}
@@ -303,6 +301,8 @@ class World:
         def ask(number: int) -> Coroutine[Any, Any, Any]:
             if deal is Deal.EDIT:
                 more["new_input"] = Slip(after=EDITED + number)
+            if deal is Deal.BACK:
+                more["step_id"] = f"step_{(pick // 2) % len(self.plan.steps)}"
             if deal is Deal.SKIP:
                 more["mock_output"] = Receipt(serial=SKIPPED + number)
             return command(self.saga_id, actor=str(number), reason="planned", **more)
