@@ -10,17 +10,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from saga_core import Query, SagaAdmin, SagaStatus, SagaStore, SagaWorker, open_store
+from saga_core import (
+    Query,
+    SagaAdmin,
+    SagaAdminSnapshot,
+    SagaStatus,
+    SagaStore,
+    SagaWorker,
+    open_store,
+)
 from saga_testing.ending import end_of
 from saga_testing.servers import PostgresqlServer, RedisServer
 from tests.crash.workshop import (
     DEADLINE,
     LEASE,
+    NAP,
     SOON,
+    Paid,
     Workshop,
     drain_by_run_due,
     orchestrator_of,
@@ -193,3 +203,82 @@ async def test_deadline_stops_a_saga_although_its_driver_is_dead(shop: Workshop)
         assert saga.saga_deadline_at == saga.created_at + DEADLINE
         assert saga.updated_at >= saga.saga_deadline_at
         assert not [deed for deed in shop.ledger.read() if not deed.began]
+
+
+async def one_resting(shop: Workshop, store: SagaStore, name: str) -> UUID:
+    await begin(shop, store, name)
+    (record,) = (await store.find(Query())).records
+    return record.saga_id
+
+
+async def kill_at_rest(shop: Workshop, store: SagaStore, saga_id: UUID) -> None:
+    """Let a worker bring the saga to its rest, and kill it there."""
+    process = _processes.Process(target=work, args=(shop,))
+    process.start()
+    async with asyncio.timeout(PATIENCE):
+        while (  # noqa: ASYNC110 - another process brings it there
+            (await store.load(saga_id)).state.waiting_for is None and process.is_alive()
+        ):
+            await asyncio.sleep(0.01)
+    process.kill()
+    assert await end_of(process, PATIENCE) == -signal.SIGKILL
+
+
+async def taken_over(shop: Workshop, store: SagaStore, saga_id: UUID) -> SagaAdminSnapshot:
+    """Let another worker bring the saga to its end."""
+    shop.mended.touch()
+    orchestrator = orchestrator_of(shop, store)
+    async with SagaWorker(orchestrator, poll_interval=timedelta(milliseconds=20)):
+        await orchestrator.wait(saga_id, PATIENCE)
+    return await SagaAdmin(engine=orchestrator.engine).get_saga(saga_id)
+
+
+@pytest.mark.parametrize("comes", ["before the wait", "in the wait", "after the death"])
+async def test_event_of_a_wait_whose_worker_is_killed_is_used_once(
+    shop: Workshop, comes: str
+) -> None:
+    shop = Workshop(shop.url, shop.namespace, shop.folder, sagas=1)
+    async with opened(shop) as store:
+        saga_id = await one_resting(shop, store, "waiting")
+        orchestrator = orchestrator_of(shop, store)
+
+        async def pay(moment: str) -> None:
+            if moment == comes:
+                await orchestrator.signal(saga_id=saga_id, event=Paid(amount=7), event_id="e")
+
+        await pay("before the wait")
+        if comes != "before the wait":
+            await kill_at_rest(shop, store, saga_id)
+        await pay("in the wait")
+        if comes != "after the death":
+            # This one dies with the event in its hands.
+            assert await run(work, shop) == -signal.SIGKILL
+        await pay("after the death")
+        saga = await taken_over(shop, store, saga_id)
+        assert (saga.status, saga.outputs) == (SagaStatus.COMPLETED, {"step_0": {"amount": 7}})
+        inbox = await store.inbox(saga_id)
+        assert [(one.event_id, one.consumed) for one in inbox] == [("e", True)]
+        fences = [deed.fence for deed in shop.ledger.read()]
+        assert len(fences) == (1 if comes == "after the death" else 2)
+        assert sorted(set(fences)) == fences  # each holder after the one before
+        kinds = [item.kind.value for item in saga.step_history]
+        assert (kinds.count("waiting"), kinds.count("completed")) == (1, 1)
+
+
+@pytest.mark.parametrize("killed", ["asleep", "awake"])
+async def test_sleep_of_a_saga_whose_worker_is_killed_ends_at_its_time(
+    shop: Workshop, killed: str
+) -> None:
+    shop = Workshop(shop.url, shop.namespace, shop.folder, sagas=1)
+    async with opened(shop) as store:
+        saga_id = await one_resting(shop, store, "sleeping")
+        if killed == "asleep":
+            await kill_at_rest(shop, store, saga_id)
+        else:
+            assert await run(work, shop) == -signal.SIGKILL
+        saga = await taken_over(shop, store, saga_id)
+        assert saga.status is SagaStatus.COMPLETED
+        kinds = [item.kind.value for item in saga.step_history]
+        assert (kinds.count("waiting"), kinds.count("completed")) == (1, 1)
+        fell_asleep, *_, done = saga.step_history
+        assert done.at >= fell_asleep.at + NAP

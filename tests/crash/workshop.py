@@ -9,10 +9,12 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from saga_core import (
+    AwaitEvent,
     BaseStep,
     Query,
     SagaBuilder,
@@ -21,6 +23,7 @@ from saga_core import (
     SagaStatus,
     SagaStore,
     SagaWorker,
+    Sleep,
     StepContext,
     open_store,
 )
@@ -29,6 +32,8 @@ from tests.crash.ledger import Ledger
 __all__ = [
     "DEADLINE",
     "LEASE",
+    "NAP",
+    "Paid",
     "SOON",
     "Workshop",
     "drain_by_run_due",
@@ -42,6 +47,7 @@ __all__ = [
 LEASE = timedelta(milliseconds=600)
 SOON = timedelta(milliseconds=200)
 DEADLINE = timedelta(seconds=1)
+NAP = timedelta(milliseconds=500)
 ENDED = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED, SagaStatus.STUCK)
 
 
@@ -91,7 +97,42 @@ class Deadly(BaseStep[Empty, Empty]):
         return inp
 
 
-def build(*steps: BaseStep[Empty, Empty]) -> SagaDefinition:
+class Paid(BaseModel):
+    amount: int
+
+
+class Waiting(BaseStep[Empty, Paid]):
+    """Waits for an event; entered with it, it kills its process until it is mended."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def execute(self, inp: Empty, ctx: StepContext) -> Paid | AwaitEvent:
+        if not ctx.waits:
+            return AwaitEvent(Paid)
+        self._shop.ledger.note("begin", "do", ctx.step_id, ctx.attempt, ctx.fence)
+        if not self._shop.mended.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert isinstance(ctx.event, Paid)
+        return ctx.event
+
+
+class Sleeping(BaseStep[Empty, Empty]):
+    """Sleeps; woken, it kills its process until it is mended."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def execute(self, inp: Empty, ctx: StepContext) -> Empty | Sleep:
+        if not ctx.woken:
+            return Sleep(NAP)
+        self._shop.ledger.note("begin", "do", ctx.step_id, ctx.attempt, ctx.fence)
+        if not self._shop.mended.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inp
+
+
+def build(*steps: BaseStep[Empty, Any]) -> SagaDefinition:
     builder = SagaBuilder()
     for step in steps:
         builder.add_step(step=step, input_map=lambda _: Empty())
@@ -102,6 +143,8 @@ def orchestrator_of(shop: Workshop, store: SagaStore) -> SagaOrchestrator:
     orchestrator = SagaOrchestrator(store=store, execution_lease=shop.lease)
     orchestrator.register("slow", build(Slow(shop), Slow(shop)))
     orchestrator.register("deadly", build(Slow(shop), Deadly(shop)))
+    orchestrator.register("waiting", build(Waiting(shop)))
+    orchestrator.register("sleeping", build(Sleeping(shop)))
     return orchestrator
 
 
