@@ -125,7 +125,7 @@ async def _check(
 ) -> CheckedDefinition | None:
     """Look at one saga; None if it has ended meanwhile. Most need no more than what is listed."""
     if registry.route(listed) is None and not was_upcast(listed):
-        return _checked(listed, listed, listed, registry)
+        return _compared(listed, listed, listed, registry)
     try:
         record = await store.load(listed.saga_id)
     except SagaNotFoundError:
@@ -137,7 +137,7 @@ async def _check(
     # A claim goes by the version that a saga was started with.
     if route is None or not registry.knows(record):
         needed = driven if registry.knows(record) else record
-        return _checked(record, driven, needed, registry)
+        return _compared(record, driven, needed, registry)
     heard = await store.inbox(record.saga_id) if record.signals else ()
     known = [signal for signal in heard if signal.seq <= record.seen or signal.consumed]
     refusals: tuple[str, ...] = ()
@@ -146,22 +146,11 @@ async def _check(
         upcast_to = bring_to_life(record, registry, limits, known).registration.version
     except SagaDefinitionError as error:
         refusals = (str(error),)
-    return CheckedDefinition(
-        saga_name=driven.saga_name,
-        version=driven.definition_version,
-        fingerprint=driven.fingerprint,
-        started_as=record.definition_version,
-        sagas=1,
-        example=record.saga_id,
-        registered=True,
-        differences=(),
-        upcast_to=upcast_to,
-        refused=len(refusals),
-        refusals=refusals,
-    )
+    checked = _checked(record, driven, registered=True)
+    return replace(checked, upcast_to=upcast_to, refused=len(refusals), refusals=refusals)
 
 
-def _checked(
+def _compared(
     record: SagaRecord, driven: SagaRecord, needed: SagaRecord, registry: Registry
 ) -> CheckedDefinition:
     """Compare what is registered with the version that is needed to claim or to drive."""
@@ -169,15 +158,20 @@ def _checked(
     differences: tuple[str, ...] = ()
     if registration is not None:
         differences = tuple(registration.definition.differences(needed.fingerprint))
+    checked = _checked(record, driven, registered=registration is not None)
+    return replace(checked, differences=differences)
+
+
+def _checked(record: SagaRecord, driven: SagaRecord, *, registered: bool) -> CheckedDefinition:
     return CheckedDefinition(
         saga_name=driven.saga_name,
         version=driven.definition_version,
         fingerprint=driven.fingerprint,
         started_as=record.definition_version,
         sagas=1,
-        example=driven.saga_id,
-        registered=registration is not None,
-        differences=differences,
+        example=record.saga_id,
+        registered=registered,
+        differences=(),
     )
 
 
