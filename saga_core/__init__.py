@@ -16,6 +16,7 @@ from saga_core.awaiting import AwaitEvent, Sleep
 from saga_core.builder import SagaBuilder
 from saga_core.bulk import BulkItem, BulkOutcome, BulkReport
 from saga_core.checking import CheckedDefinition, DefinitionReport
+from saga_core.child import ChildResult, ChildStart
 from saga_core.codec import PayloadLimits
 from saga_core.copying import CopyConflictError, CopyProgress, CopyReport, copy_sagas
 from saga_core.definition import HookContext, InputContext, SagaDefinition, StepRef
@@ -65,6 +66,8 @@ __all__ = [
     "BulkReport",
     "BranchSnapshot",
     "Capability",
+    "ChildResult",
+    "ChildStart",
     "CheckedDefinition",
     "CopyConflictError",
     "CopyProgress",

@@ -159,12 +159,15 @@ def _in_branch(fleet: Fleet, step_id: str, what: Happened) -> None:
 def _take(fleet: Fleet, decision: Decision) -> None:
     """Let a branch follow what was decided of it as of a saga of its own."""
     fleet.entries += decision.history
+    fleet.spawned += decision.spawn
     fleet.put(Branch(decision.state, decision.drive, None if decision.drive else decision.due))
 
 
 def _step_failed(fleet: Fleet, state: SagaState, failed: StepFailed) -> None:
     failure = failed.failure
-    tried = replace(state, attempt=state.attempt + 1, waiting_for=None)
+    # A child that has ended is not started again: the next try is another one.
+    generation = state.generation + failure.undone
+    tried = replace(state, attempt=state.attempt + 1, generation=generation, waiting_for=None)
     policy = fleet.definition.step(state.step_id or "").retry_policy
     delay = None
     if failure.retryable and not failure.unrecordable and not fleet.is_failing:

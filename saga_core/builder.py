@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from saga_core.annotations import name_of
+from saga_core.child import ChildMap, ChildResult, ChildStep
 from saga_core.codec import PayloadCodec
 from saga_core.definition import CompensateWhen, OnBranchFailure, SagaDefinition, StepRef, StepSpec
 from saga_core.errors import SagaDefinitionError, TypeValidationError
@@ -116,6 +117,43 @@ class SagaBuilder(HookBuilder):
             check_map_of(spec, self._steps)  # else by `build`, when all steps are there
         self._steps[step_id] = spec
         return StepRef(step_id, signature.output_type, self, spec.output)
+
+    def add_child(
+        self,
+        *,
+        saga_name: str,
+        input_map: Callable[..., Any],
+        timeout: timedelta | None = None,
+        retry_policy: RetryPolicy | None = None,
+        depends_on: Reference | Sequence[Reference] | None = None,
+        step_id: str | None = None,
+        compensation_retry_policy: RetryPolicy | None = None,
+    ) -> StepRef[ChildResult]:
+        """Add a step that starts another saga and waits for its end; return a reference.
+
+        `input_map`, as in `add_step`, computes the child's `initial_data`, or a `ChildStart` with
+        an aggregate id or tags. The child is what is registered as `saga_name` where the parent is
+        driven, its newest version. When it is COMPLETED the step has a `ChildResult`; COMPENSATED
+        or FAILED, the step has failed with the `error_code` ChildFailedError, and each further
+        attempt of the retry policy is another child. After `timeout` the step fails for good and
+        the child is rolled back, as it is whenever the step is undone: cancelled if it runs,
+        rolled back if it is done. Raises `SagaDefinitionError`.
+        """
+        if not isinstance(saga_name, str) or not saga_name:
+            raise SagaDefinitionError(
+                f"add_child needs the name of a saga as saga_name, got {saga_name!r}"
+            )
+        past_pivot = any(spec.pivot for spec in self._steps.values())
+        return self.add_step(
+            step=ChildStep(saga_name),
+            input_map=ChildMap(input_map),
+            timeout=timeout,
+            retry_policy=retry_policy,
+            depends_on=depends_on,
+            step_id=step_id,
+            compensation_retry_policy=compensation_retry_policy,
+            compensate_when="done" if past_pivot and not self._parallel else "maybe_done",
+        )
 
     def build(self) -> SagaDefinition:
         """Return the saga, which later changes of the builder do not touch.

@@ -17,12 +17,13 @@ from pydantic import PydanticUserError
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import PydanticJsonSchemaWarning
 
+from saga_core.child import ChildStep
 from saga_core.codec import PayloadCodec, decode_json, encode_json
 from saga_core.errors import SagaDefinitionError, SagaStateError
 from saga_core.graph import dependents_of
-from saga_core.retry import RetryPolicy
+from saga_core.retry import NoRetry, RetryPolicy
 from saga_core.status import Hook, SagaStatus
-from saga_core.step import BaseStep, StepSignature
+from saga_core.step import BaseStep, CallShape, StepSignature
 
 __all__ = [
     "CompensateWhen",
@@ -175,6 +176,11 @@ class StepSpec:
     """Which hook it is, if it is one."""
 
     @property
+    def child(self) -> str | None:
+        """The name of the saga that it starts, if it is a child."""
+        return self.step.saga_name if isinstance(self.step, ChildStep) else None
+
+    @property
     def undoes_maybe_done(self) -> bool:
         """Whether it is undone too when it was begun and nobody knows that it was not done."""
         return self.compensate_when == "maybe_done"
@@ -204,6 +210,8 @@ class SagaDefinition:
     def step(self, step_id: str) -> StepSpec:
         """Return a step or a hook. Raises `SagaDefinitionError` for an unknown id."""
         spec = self._by_id.get(step_id)
+        if spec is None and step_id == Hook.TELL_PARENT:
+            return _TELLS_PARENT
         if spec is None:
             raise SagaDefinitionError(
                 f"the saga has no step '{step_id}'; its steps: {', '.join(self._by_id)}"
@@ -213,6 +221,12 @@ class SagaDefinition:
     def hook(self, hook: Hook) -> StepSpec | None:
         """Return a hook, if the saga has it."""
         return self._by_id.get(hook) if self.hooks else None
+
+    @cached_property
+    def children(self) -> tuple[str, ...]:
+        """The names of the sagas that it starts."""
+        names = [spec.child for spec in self.steps if spec.child is not None]
+        return tuple(dict.fromkeys(names))
 
     @cached_property
     def pivot(self) -> StepSpec | None:
@@ -296,6 +310,8 @@ def _told(step_id: str) -> str:
 
 def _schema_hash(spec: StepSpec) -> str:
     shapes = [_schema(spec.input), _schema(spec.output)]
+    if spec.child is not None:
+        shapes.append(spec.child)
     text = json.dumps(shapes, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -338,3 +354,21 @@ def _without_order(value: Any) -> Any:
     if isinstance(value, list):
         return sorted(map(_without_order, value), key=lambda item: json.dumps(item, sort_keys=True))
     return value
+
+
+_TELLS_PARENT = StepSpec(
+    step_id=Hook.TELL_PARENT.value,
+    index=0,
+    step=BaseStep(),
+    signature=StepSignature(type(None), type(None), CallShape(False, True), None),
+    input_map=lambda ctx: None,
+    depends_on=(),
+    timeout=None,
+    retry_policy=NoRetry(),
+    compensation_timeout=None,
+    compensation_retry_policy=NoRetry(),
+    input=PayloadCodec(type(None), what="nothing"),
+    output=PayloadCodec(type(None), what="nothing"),
+    hook=Hook.TELL_PARENT,
+)
+"""The hook that every child has."""

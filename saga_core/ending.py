@@ -69,13 +69,13 @@ def conclude(
     Called for each decision that `ends`, by `decide`. `token` is one that nobody else has used,
     if there is one.
     """
-    if not definition.hooks:
+    told = outputs if isinstance(outputs, Outputs) else Outputs()
+    if not definition.hooks and told.parent is None:
         return decision
     ended = decision.state
-    hook = _hook_after(None, definition, ended)
+    hook = _hook_after(None, definition, ended, told)
     if hook is None:
         return decision
-    told = Outputs() if not isinstance(outputs, Outputs) else outputs
     outer = told.pending if ended.is_ending else None
     pending = PendingEnd(hook, ended, outer)
     # One that ends in the queue never holds its aggregate, also not for its hook.
@@ -91,24 +91,31 @@ def hook_over(
 ) -> Decision:
     """Record the end that the hook came before, or go on with a further hook of it."""
     pending = _pending(state, outputs)
-    hook = _hook_after(state.step_id, definition, pending.state)
-    if hook is not None and isinstance(outputs, Outputs):
+    known = outputs if isinstance(outputs, Outputs) else Outputs()
+    hook = _hook_after(state.step_id, definition, pending.state, known)
+    if hook is not None:
         following = replace(pending, hook=hook)
-        return _begin(outputs, following, state.token, (entry,), active=state.active)
+        return _begin(known, following, state.token, (entry,), active=state.active)
     history: tuple[NewEntry, ...] = (entry,)
     if pending.outer is not None:
         history += (pending.outer.told_again().entry(),)
     return Decision(state=pending.state, history=history, drive=False, due=None)
 
 
-def _hook_after(hook: str | None, definition: SagaDefinition, ended: SagaState) -> str | None:
+def _hook_after(
+    hook: str | None, definition: SagaDefinition, ended: SagaState, outputs: Outputs
+) -> str | None:
     """Return which hook of an end follows one, or is the first, if there is any."""
     own = Hook.of(ended.status)
     # Who got stuck in telling of it is not told of it once more.
     wanted = hook is None and ended.step_id != Hook.ON_STUCK
     if wanted and definition.hook(own) is not None:
         return own.value
-    return None
+    if outputs.parent is None or hook == Hook.TELL_PARENT:
+        return None
+    if ended.status is SagaStatus.STUCK and ended.direction is Direction.FORWARD:
+        return None  # its parent waits on
+    return Hook.TELL_PARENT.value
 
 
 def _begin(
@@ -176,7 +183,10 @@ def instead_of_hook(
         case _:
             return None
     pending = _pending(state, outputs)
-    if command != "edit_input" and pending.state.status is SagaStatus.STUCK:
+    # A child that has told its parent has no hook of its own left to run.
+    recalled = command == "recall" and state.step_id == Hook.TELL_PARENT
+    stuck = command != "edit_input" and pending.state.status is SagaStatus.STUCK
+    if recalled or stuck:
         again = () if pending.outer is None else (pending.outer.told_again().entry(),)
         known = outputs.after(again) if isinstance(outputs, Outputs) else outputs
         return Unwound(pending.state, known, again)

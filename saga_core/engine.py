@@ -16,6 +16,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from saga_core.call import Interrupt
+from saga_core.children import Children
 from saga_core.codec import PayloadLimits
 from saga_core.decide import decide, ignore_command
 from saga_core.deciding import go_on
@@ -58,7 +59,7 @@ from saga_core.refusals import Refusals, TakenUp
 from saga_core.registry import Registry
 from saga_core.status import Direction, SignalKind
 from saga_core.store import SagaStore
-from saga_core.suspects import is_suspect, losses_on_record
+from saga_core.suspects import is_suspect, lease_used, losses_on_record
 from saga_core.transacting import LENT, Transactions, Write, works_in_transaction
 from saga_core.turns import commit_or_wait
 from saga_core.upcasting import bring_to_life
@@ -93,9 +94,9 @@ class SagaEngine:
         self.worker = f"{socket.gethostname()[:100]}:{os.getpid()}:{uuid4().hex[:12]}"
         """Who we are to the store: unique for each engine."""
         self.observers = observers
-        self.runner = StepRunner(
-            limits, observers, longest_transaction=execution_lease.total_seconds() * LENT
-        )
+        self.children = Children(store, self.registry, limits)
+        longest = execution_lease.total_seconds() * LENT
+        self.runner = StepRunner(limits, observers, self.children, longest_transaction=longest)
         self.outage = Outage()
         self._transactions = Transactions(store, self.outage, patience=PATIENCE)
         self._keeper = LeaseKeeper(
@@ -227,6 +228,7 @@ class SagaEngine:
             history=decision.history,
             signals_in=signals_in,
             consumed=consumed,
+            spawn=decision.spawn,
             tags=None if live.unwritten is None else live.unwritten.tags,
         )
         loop = asyncio.get_running_loop()
@@ -491,6 +493,8 @@ class SagaEngine:
         heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
         live = bring_to_life(record, self.registry, self.limits, heard, upcast=upcast)
         live.rests.keep(signals)
+        if upcast:
+            self.registry.check_children(live.definition, live.saga_name, record.saga_id)
         return live
 
     async def _give_back(self, live: LiveSaga) -> None:

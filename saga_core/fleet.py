@@ -10,7 +10,7 @@ from saga_core.deciding import failed_entry
 from saga_core.definition import SagaDefinition
 from saga_core.ending import end
 from saga_core.happening import WORKER_LOST, Decision, Failure, Recorded
-from saga_core.records import DUE_NOW, Due, NewEntry, SagaState
+from saga_core.records import DUE_NOW, Due, NewEntry, NewSaga, SagaState
 from saga_core.rollback import maybe_entry
 from saga_core.status import Direction, EntryKind, SagaStatus
 
@@ -34,6 +34,7 @@ class Fleet:
         self.busy = set(busy)
         self.entries: list[NewEntry] = []
         self.undone = set(outputs.undone)
+        self.spawned: tuple[NewSaga, ...] = ()
         self._outputs = outputs
         self._new: dict[str, Recorded] = {}
         self._changed: dict[str, None] = {}
@@ -141,7 +142,8 @@ class Fleet:
 
     def settled(self, token: UUID | None = None) -> Decision:
         """Return what follows for the saga. `token` is a new one, for a rollback that begins."""
-        return self._back(token) if self.is_back else self._forward(token)
+        decision = self._back(token) if self.is_back else self._forward(token)
+        return replace(decision, spawn=self.spawned) if self.spawned else decision
 
     def _forward(self, token: UUID | None) -> Decision:
         for branch in list(self.branches.values()):

@@ -148,7 +148,8 @@ def step_failed(
     spec = current_step(definition, state)
     failure = failed.failure
     attempt = state.attempt + 1
-    tried = replace(state, attempt=attempt)
+    # A child that has ended is not started again: the next try is another one.
+    tried = replace(state, attempt=attempt, generation=state.generation + failure.undone)
     delay = None
     if failure.retryable and not failure.unrecordable:
         delay = spec.retry_policy.delay_after(attempt, jitter=failed.jitter)
@@ -182,6 +183,8 @@ def fail_for_good(
     at_fault = replace(state, last_error=failure.error, error_code=failure.code)
     if not definition.compensate_on_failure:
         return end(at_fault, SagaStatus.FAILED, entries)
+    if failure.undone:
+        at_fault = replace(at_fault, step_input=None)
     return rollback.roll_back(definition, at_fault, outputs, state.step_index, token, entries)
 
 

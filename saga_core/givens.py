@@ -32,6 +32,8 @@ class Failure:
     retryable: bool = True
     unrecordable: bool = False
     """The step ran, but what it put out cannot be stored: it counts as maybe done."""
+    undone: bool = False
+    """The step was a child saga that has undone what it did, or nothing: another try is new."""
 
 
 @dataclass(frozen=True, slots=True)

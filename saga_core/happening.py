@@ -20,7 +20,7 @@ from saga_core.givens import (
     Recorded,
     Unmappable,
 )
-from saga_core.records import Due, NewEntry, SagaState
+from saga_core.records import Due, NewEntry, NewSaga, SagaState
 from saga_core.status import SagaStatus
 from saga_core.unbegun import StartAhead, StartDue, TurnCame, TurnLost
 
@@ -114,6 +114,10 @@ class Waits:
     due: Due | None
     answered: bool
     """The event was there before the wait."""
+    spawn: tuple[NewSaga, ...] = ()
+    """Sagas that begin with the wait."""
+    before: tuple[NewEntry, ...] = ()
+    """What is told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +221,8 @@ class CompensationRequested:
     by: Operator
     token: UUID
     command: str = "compensate_step"
-    """Or `cancel`, which also ends a saga that has done nothing yet."""
+    """Or `cancel`, which also ends a saga that has done nothing yet; or `recall`, which does that
+    for the saga's parent, and turns one back that is COMPLETED."""
     pause: Pause | None = None
     """As in `EditRequested`."""
 
@@ -382,5 +387,7 @@ class Decision:
     """There is work to do at once."""
     due: Due | None
     """When a driver is needed again. Now, if there is work at once; None if by itself never."""
+    spawn: tuple[NewSaga, ...] = ()
+    """Sagas that are created with it."""
     ends: bool = False
     """The saga comes to an end with it, or to a person: see `saga_core.ending`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from saga_core.child import ChildMap
 from saga_core.definition import InputContext, StepRef, StepSpec
 from saga_core.errors import SagaDefinitionError
 from saga_core.fitting import check_map
@@ -91,18 +92,20 @@ def linked(steps: Mapping[str, StepSpec]) -> tuple[StepSpec, ...]:
         )
     for spec in steps.values():
         check_map_of(spec, steps)
-    ordered = [steps[step_id] for step_id in in_order(needs)]
-    _check_after_pivot(ordered)
+    ordered = list(_checked_after_pivot([steps[step_id] for step_id in in_order(needs)]))
     return tuple(replace(spec, index=number) for number, spec in enumerate(ordered))
 
 
-def _check_after_pivot(ordered: Sequence[StepSpec]) -> None:
+def _checked_after_pivot(ordered: Sequence[StepSpec]) -> Iterator[StepSpec]:
     after: set[str] = set()
     for spec in ordered:
         if spec.pivot or not after.isdisjoint(spec.depends_on):
             after.add(spec.step_id)
+            if spec.child is not None:
+                spec = replace(spec, compensate_when="done")
             if spec.undoes_maybe_done:
                 raise SagaDefinitionError(no_way_back(f"step '{spec.step_id}'", spec.pivot))
+        yield spec
 
 
 def no_way_back(where: str, pivot: bool) -> str:
@@ -117,4 +120,7 @@ def check_map_of(spec: StepSpec, steps: Mapping[str, StepSpec]) -> None:
     """Compare a step's map with what it will get of the steps that it depends on."""
     given = [steps[step_id].signature.output_type for step_id in spec.depends_on]
     where = f"step '{spec.step_id}' ({type(spec.step).__name__})"
+    if isinstance(spec.input_map, ChildMap):
+        check_map(spec.input_map.input_map, given or [InputContext], Any, where)
+        return
     check_map(spec.input_map, given or [InputContext], spec.signature.input_type, where)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from saga_core.branches import ParallelOutputs
 from saga_core.call import StepCall
+from saga_core.child import ParentLink
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.definition import HookContext, InputContext, SagaDefinition, StepSpec
 from saga_core.errors import PayloadError
@@ -29,7 +30,7 @@ from saga_core.records import (
 )
 from saga_core.registry import Registration
 from saga_core.rests import Rests
-from saga_core.status import Direction, EntryKind, SagaStatus, SignalKind
+from saga_core.status import Direction, EntryKind, Hook, SagaStatus, SignalKind
 from saga_core.step import StepContext
 from saga_core.timing import AT_START, Timing, deadline_applies, input_begun_with
 from saga_core.transactions import StepTransaction
@@ -60,6 +61,7 @@ class LiveSaga:
         self.saga_id: UUID = record.saga_id
         self.saga_name = record.saga_name
         self.aggregation_id = record.aggregation_id
+        self.trace_id = record.trace_id
         self.registration = registration
         self.definition: SagaDefinition = registration.definition
         self.state: SagaState = record.state
@@ -124,6 +126,11 @@ class LiveSaga:
             self._events += [decode_json(each.payload, what="event") for each in self._unread]
             self._unread = ()
         return self._events
+
+    @property
+    def parent(self) -> ParentLink | None:
+        """Who has started the saga, if another one has."""
+        return self.outputs.parent
 
     @property
     def was_upcast(self) -> bool:
@@ -292,9 +299,9 @@ class LiveSaga:
         Else the hook fails of it when it is run.
         """
         state = decision.state
-        if not state.in_hook or state.step_id is None:
+        if not state.in_hook or state.step_id in (None, Hook.TELL_PARENT):
             return decision
-        spec = self.definition.step(state.step_id)
+        spec = self.definition.step(state.step_id or "")
         outputs = self.outputs.after(decision.history)
         mapped = map_input(spec, lambda: (self._hook_context(state, outputs),), self._limits)
         if not isinstance(mapped, Mapped):

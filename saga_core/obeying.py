@@ -63,7 +63,7 @@ def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
     state = before.state
     pause = newest_pause(before.history, live.pause)
     try:
-        undoes = signal.kind in (SignalKind.COMPENSATE, SignalKind.CANCEL)
+        undoes = signal.kind in _UNDOES
         if undoes and state.direction is Direction.ROLLBACK and not state.is_paused:
             raise SagaStateError(f"{_name(signal.kind)}: the saga is {state.status} already")
         happened = happening_of(live, signal.kind, command, due=before.due, pause=pause)
@@ -73,6 +73,9 @@ def _after(live: LiveSaga, before: Decision, signal: StoredSignal) -> Decision:
     except SagaStateError as error:
         return _ignored(before, signal, str(error))
     return replace(decision, history=(*before.history, *decision.history))
+
+
+_UNDOES = (SignalKind.COMPENSATE, SignalKind.CANCEL, SignalKind.RECALL)
 
 
 def _name(kind: SignalKind) -> str:
@@ -90,7 +93,7 @@ def happening_of(
             return PauseRequested(command.by, due)
         case SignalKind.RESUME:
             return ResumeRequested(command.by, _by_now(live, pause))
-        case SignalKind.COMPENSATE | SignalKind.CANCEL:
+        case SignalKind.COMPENSATE | SignalKind.CANCEL | SignalKind.RECALL:
             return CompensationRequested(command.by, uuid4(), _name(kind), pause)
         case SignalKind.SKIP_COMPENSATION:
             return CompensationSkipRequested(command.by, command.step_id, uuid4(), command.number)

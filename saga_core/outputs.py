@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from saga_core.child import ParentLink
 from saga_core.happening import Recorded
 from saga_core.pending import PendingEnd
 from saga_core.records import NewEntry, SagaState
@@ -34,6 +35,7 @@ class Outputs(dict[str, Recorded]):
         """Whether some of it counts no more."""
         self._newest: dict[str, int] = {}
         self._ends: tuple[NewEntry, ...] = ()
+        self._parent: NewEntry | None = None
         self.hear(entries)
 
     def __setitem__(self, step_id: str, recorded: Recorded) -> None:
@@ -51,6 +53,8 @@ class Outputs(dict[str, Recorded]):
         """Follow the entries of a history, in their order."""
         for entry in entries:
             if entry.step_id is None:
+                if entry.kind is EntryKind.PARENT:
+                    self._parent = entry
                 continue
             if entry.kind is EntryKind.VOIDED:
                 self.went_back = True
@@ -90,11 +94,17 @@ class Outputs(dict[str, Recorded]):
         self.went_back = other.went_back
         self._newest = dict(other._newest)
         self._ends = other._ends
+        self._parent = other._parent
 
     def times(self, step_id: str) -> int:
         """Return how often a step was done."""
         at = self._newest.get(step_id)
         return 0 if at is None else self.things[at].number + 1
+
+    @property
+    def parent(self) -> ParentLink | None:
+        """Who has started the saga, if another one has."""
+        return None if self._parent is None else ParentLink.decode(self._parent.output or "")
 
     @property
     def pending(self) -> PendingEnd | None:

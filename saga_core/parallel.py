@@ -15,8 +15,10 @@ from uuid import uuid4
 
 from saga_core.branches import Branch, ParallelOutputs, ready_steps
 from saga_core.call import Interrupt
+from saga_core.children import without_children
 from saga_core.crew import LiveBranch, views_of
 from saga_core.decide import decide
+from saga_core.errors import ActiveSagaAlreadyExistsError
 from saga_core.happening import (
     Begin,
     BranchesBegin,
@@ -202,8 +204,15 @@ class Crew:
                     what = BranchLeft()
                 if what is not None:
                     happened.append(InBranch(step_id, what))
-            if happened:
-                await self._commit(self._decided(happened))
+            if not happened:
+                return
+            decision = self._decided(happened)
+            try:
+                await self._commit(decision)
+            except ActiveSagaAlreadyExistsError as error:
+                if not decision.spawn:
+                    raise
+                await self._commit(self._decided(without_children(happened, error)))
 
     async def _advance(self) -> None:
         """Begin what is ready, or see that nothing can go on: no step runs."""
@@ -235,7 +244,8 @@ class Crew:
         live = self._live
         after = decide(live.definition, before.state, live.outputs, happened)
         live.outputs = live.outputs.after(after.history)
-        return replace(after, history=(*before.history, *after.history))
+        history, spawn = (*before.history, *after.history), (*before.spawn, *after.spawn)
+        return replace(after, history=history, spawn=spawn)
 
     def _begins(self, decision: Decision) -> tuple[Begin, ...]:
         live, state = self._live, decision.state

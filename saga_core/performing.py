@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from saga_core.awaiting import AwaitEvent, Sleep
 from saga_core.call import Interrupt, Interrupted, SagaDeadlineError, StepTimeoutError
+from saga_core.child import ChildStep
+from saga_core.children import Children
 from saga_core.codec import PayloadLimits
 from saga_core.definition import StepSpec
 from saga_core.errors import PayloadError
@@ -37,7 +39,7 @@ from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
 from saga_core.outputs import thing_of
-from saga_core.status import Direction
+from saga_core.status import Direction, Hook
 from saga_core.waking import wait_again, wake_up
 
 __all__ = ["StepCancelledError", "StepRunner", "untimely"]
@@ -70,10 +72,16 @@ class StepRunner:
     """Does or undoes one step of a saga. Writes nothing."""
 
     def __init__(
-        self, limits: PayloadLimits, observers: Observers, *, longest_transaction: float
+        self,
+        limits: PayloadLimits,
+        observers: Observers,
+        children: Children,
+        *,
+        longest_transaction: float,
     ) -> None:
         """`longest_transaction` is in seconds: the time limit of a step that works in one."""
         self._limits = limits
+        self._children = children
         self._observers = observers
         self._longest_transaction = longest_transaction
 
@@ -83,7 +91,11 @@ class StepRunner:
         early_or_late = untimely(live)
         if early_or_late is not None:
             return early_or_late
+        if live.state.step_id == Hook.TELL_PARENT:
+            return await self._children.tell_parent(live)
         spec = live.definition.step(live.state.step_id)
+        if isinstance(spec.step, ChildStep):
+            return await self._children.run(live, spec, spec.step)
         forward = live.state.direction is Direction.FORWARD
         instead = wake_up(live, spec)
         if instead is not None:

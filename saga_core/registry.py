@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
+from saga_core.child import DEEPEST
 from saga_core.definition import SagaDefinition
 from saga_core.errors import SagaDefinitionError
 from saga_core.records import Registered, SagaRecord
@@ -91,6 +93,7 @@ class Registry:
                 "definition; give the new one a version of its own"
             )
         check_deadline_length(deadline)
+        self._refuse_endless(name, definition)
         registration = Registration(name, version, definition, max_crashes, deadline)
         routes = dict(self._new_routes(registration, {} if upcast is None else upcast))
         self._by_key[name, version] = registration
@@ -143,6 +146,42 @@ class Registry:
                     f"'{source.definition_version}' already, so it cannot be upcast from it"
                 )
             route = self._routes.get(route.target.key)
+
+    def _refuse_endless(self, name: str, definition: SagaDefinition) -> None:
+        """Refuse a saga that starts itself, or too deep a chain of children."""
+        ways: list[tuple[str, ...]] = [(name, child) for child in definition.children]
+        while ways:
+            way = ways.pop()
+            told = " -> ".join(f"'{each}'" for each in way)
+            if way[-1] in way[:-1]:
+                raise SagaDefinitionError(f"saga '{name}' would start itself without end: {told}")
+            if len(way) > DEEPEST + 1:
+                raise SagaDefinitionError(
+                    f"saga '{name}' has children more than {DEEPEST} levels deep: {told}"
+                )
+            known = self._latest.get(way[-1])
+            if known is not None:
+                ways += [(*way, child) for child in known.definition.children]
+
+    def check_children(
+        self, definition: SagaDefinition, name: str, saga_id: UUID | None = None
+    ) -> None:
+        """Raise `SagaDefinitionError` unless all that a saga may start is registered here."""
+        if not definition.children:
+            return
+        ways: list[tuple[str, ...]] = [(name, child) for child in definition.children]
+        while ways:
+            way = ways.pop()
+            known = self._latest.get(way[-1])
+            if known is None:
+                told = " -> ".join(f"'{each}'" for each in way)
+                raise SagaDefinitionError(
+                    f"saga '{way[-1]}', a child of saga '{way[-2]}', is not registered here "
+                    f"({told}). Registered: {self._known()}.",
+                    saga_id=saga_id,
+                )
+            if len(way) <= DEEPEST:
+                ways += [(*way, child) for child in known.definition.children]
 
     @property
     def claimable(self) -> tuple[Registered, ...]:

@@ -190,7 +190,9 @@ def compensation_requested(
     outputs: Mapping[str, Recorded],
     asked: CompensationRequested,
 ) -> Decision:
-    allowed = state.status not in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+    recalled = asked.command == "recall"
+    allowed = state.status is not SagaStatus.COMPENSATED
+    allowed = allowed and (recalled or state.status is not SagaStatus.COMPLETED)
     needed = "RUNNING, SUSPENDED, STUCK, FAILED or COMPENSATING"
     require(state, asked.command, allowed, needed)
     if definition.is_past_pivot(outputs) and definition.pivot is not None:
@@ -202,7 +204,7 @@ def compensation_requested(
     state = unpaused(state, asked.pause)
     went_back = isinstance(outputs, Outputs) and outputs.went_back
     nothing = not outputs and not went_back and begun_step(definition, state) is None
-    if nothing and (asked.command != "cancel" or state.has_ended):
+    if nothing and not recalled and (asked.command != "cancel" or state.has_ended):
         raise SagaStateError(
             f"{asked.command}: the saga is {state.status} and no step was completed, so there is "
             f"nothing to undo. It needs at least one completed step; use abort to end it."

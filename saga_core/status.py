@@ -50,6 +50,8 @@ class Hook(StrEnum):
     ON_COMPENSATED = "on_compensated"
     ON_FAILED = "on_failed"
     ON_STUCK = "on_stuck"
+    TELL_PARENT = "@parent"
+    """Made by the engine: a child tells its parent, after its own hook."""
 
     @classmethod
     def of(cls, status: SagaStatus) -> Hook:
@@ -121,6 +123,10 @@ class EntryKind(StrEnum):
     """A command reached a saga whose state no longer allowed it."""
     ENDING = "ending"
     """The saga has come to its end, which is recorded after a hook; the output says which end."""
+    PARENT = "parent"
+    """The saga was started by a step of another; the output says by which."""
+    CHILD = "child"
+    """The step has started another saga; the output says which."""
     HOOK_DONE = "hook_done"
     HOOK_SKIPPED = "hook_skipped"
     """A person let the saga go on without it."""
@@ -153,3 +159,5 @@ class SignalKind(StrEnum):
     SKIP_COMPENSATION = "skip_compensation"
     RETRY_FROM = "retry_from"
     EDIT_INPUT = "edit_input"
+    RECALL = "recall"
+    """A child is to be rolled back, because its parent is."""

@@ -1,10 +1,11 @@
-"""A queued saga's turn: it takes its aggregate, or goes back to wait."""
+"""An aggregate that is taken: a queued saga goes back to wait, and a child is not started."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from saga_core.children import refused_child
 from saga_core.decide import decide
 from saga_core.errors import ActiveSagaAlreadyExistsError
 from saga_core.happening import Happened, TurnLost
@@ -22,13 +23,17 @@ async def commit_or_wait(
 ) -> None:
     """Commit what follows for a saga that is driven, by `write` if it is given.
 
-    One that is queued and finds its aggregate taken is put back: whoever ends makes it due.
+    One that is queued and finds its aggregate taken is put back: whoever ends makes it due. One
+    that starts a child whose aggregate is taken has failed in that step.
     """
+    decision = decide(live.definition, live.state, live.outputs, happened)
     try:
-        decision = decide(live.definition, live.state, live.outputs, happened)
         await commit(live, decision, write=write)
     except ActiveSagaAlreadyExistsError as taken:
-        if not live.state.is_queued:
+        if live.state.is_queued:
+            instead: Happened = TurnLost(taken.saga_id)
+        elif decision.spawn:
+            instead = refused_child(taken)
+        else:
             raise
-        lost = TurnLost(taken.saga_id)
-        await commit(live, decide(live.definition, live.state, live.outputs, lost))
+        await commit(live, decide(live.definition, live.state, live.outputs, instead))

@@ -24,9 +24,11 @@ def wait(state: SagaState, asked: Waits) -> Decision:
     if state.error_code == WORKER_LOST:
         state = replace(state, error_code=None)  # proven innocent
     waiting = replace(state, waiting_for=asked.waiting_for)
+    entries = (*asked.before, entry)
     if asked.answered:
-        return go_on(_at_work(waiting), (entry,))
-    return Decision(state=_at_rest(waiting), history=(entry,), drive=False, due=asked.due)
+        return replace(go_on(_at_work(waiting), entries), spawn=asked.spawn)
+    at_rest = _at_rest(waiting)
+    return Decision(at_rest, entries, drive=False, due=asked.due, spawn=asked.spawn)
 
 
 def wait_on(state: SagaState, asked: WaitsOn) -> Decision:

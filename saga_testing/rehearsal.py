@@ -34,6 +34,8 @@ def rehearsed(definition: SagaDefinition, visit: Visit, ledger: Ledger) -> SagaD
 
 
 def _observed(spec: StepSpec, visit: Visit, ledger: Ledger) -> StepSpec:
+    if spec.child is not None:
+        return spec  # its own steps are observed
     return replace(
         spec,
         step=_Observed(spec, visit, ledger),

@@ -61,7 +61,7 @@ def built(*hooks: str) -> Any:
 
 
 def test_every_end_has_a_hook() -> None:
-    assert tuple(Hook) == HOOKS
+    assert tuple(Hook) == (*HOOKS, Hook.TELL_PARENT)
     ends = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED, SagaStatus.STUCK)
     assert tuple(map(Hook.of, ends)) == HOOKS[1:]
 
