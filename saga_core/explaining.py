@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from saga_core.awaiting import event_name
+from saga_core.child import ChildEnded, children_of, parent_of
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
@@ -16,7 +18,7 @@ from saga_core.registry import Registry
 from saga_core.resting import EVENT, SLEEP
 from saga_core.rollback import begun_step
 from saga_core.sides import told_of_branches
-from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.status import Direction, EntryKind, Hook, SagaStatus
 from saga_core.suspects import SUSPECT_AFTER, is_suspect
 from saga_core.timing import AT_START, Timing, deadline_applies
 from saga_core.upcasting import bring_to_life
@@ -53,7 +55,8 @@ def explain(
     else:
         said = _waits(record, registry)
     said += "" if state.status.is_terminal else told_of_branches(record)
-    return f"Saga {record.saga_id} {said}{_comes_to(record)}{_deadline(record, registry)}."
+    more = _comes_to(record) + _kin(record) + _deadline(record, registry)
+    return f"Saga {record.saga_id} {said}{more}."
 
 
 # --- each situation ------------------------------------------------------------------------------
@@ -206,6 +209,8 @@ def _thing(waiting_for: str) -> str:
     """Say what a saga is waiting for."""
     if waiting_for == SLEEP:
         return "the end of its sleep"
+    if waiting_for.startswith(_CHILD):
+        return f"the end of its child saga {waiting_for.removeprefix(_CHILD)}"
     if not waiting_for.startswith(EVENT):
         return waiting_for
     names, what, correlation_id = waiting_for.removeprefix(EVENT).partition(" with correlation_id ")
@@ -214,6 +219,24 @@ def _thing(waiting_for: str) -> str:
 
 
 # --- pieces --------------------------------------------------------------------------------------
+
+
+def _kin(record: SagaRecord) -> str:
+    """Say who has started a saga, and what it has started."""
+    try:
+        parent, children = parent_of(record), children_of(record)
+    except PayloadError:
+        return ""
+    said = ""
+    if parent is not None:
+        said = f"; step '{parent.step_id}' of saga {parent.saga_id} has started it as a child"
+    if children:
+        told = ", ".join(f"{each.saga_id} (step '{each.step_id}')" for each in children)
+        said += f"; it has started {told}"
+    return said
+
+
+_CHILD = f"{EVENT}{event_name(ChildEnded)} with correlation_id "
 
 
 def _comes_to(record: SagaRecord) -> str:
@@ -234,6 +257,8 @@ def _comes_to(record: SagaRecord) -> str:
 
 def _work(record: SagaRecord) -> str:
     state = record.state
+    if state.step_id == Hook.TELL_PARENT:
+        return "telling its parent"
     if state.in_hook:
         return f"hook '{state.step_id}'"
     step = f"step '{state.step_id}'"
@@ -357,6 +382,11 @@ def _gap(record: SagaRecord, registry: Registry) -> str | None:
         return None
     name, version = wanted.saga_name, wanted.definition_version
     registration = registry.get(name, version)
+    if registration is not None:
+        try:
+            registry.check_children(registration.definition, name)
+        except SagaDefinitionError as error:
+            return str(error).removesuffix(".")
     if registration is None:
         others = ", ".join(f"'{each}'" for each in registry.versions(name))
         there = f"only version {others} is" if others else "no version is"

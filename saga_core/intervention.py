@@ -11,6 +11,7 @@ from saga_core.decide import decide, ignore_command
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaStateError
 from saga_core.happening import Decision, Happened
+from saga_core.kinship import check_parent_waits
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.names import check_saga_id
@@ -47,6 +48,7 @@ async def intervene(
     event: Callable[[], Signal | None] | None = None,
     sent: str | None = None,
     readable: bool = True,
+    by_parent: bool = False,
 ) -> bool:
     """Commit what follows from `happened` for a saga that nobody drives, and drive it on.
 
@@ -57,7 +59,8 @@ async def intervene(
     caller's task until it ends or waits; else it is left due for a worker. `sent` is the event
     id of a command of the same meaning that lies in the inbox: it is used up with the change,
     or with a refusal, so that nobody obeys it once more; where a driver has done so already
-    there is nothing left to do. Unless `readable` is False, a saga that cannot be decoded is
+    there is nothing left to do. A child that has ended is brought back only `by_parent`, or while
+    its parent waits for it. Unless `readable` is False, a saga that cannot be decoded is
     refused with `SagaStateError`. Raises `HeldElsewhereError` if somebody holds an unexpired
     lease.
     """
@@ -78,6 +81,8 @@ async def intervene(
             if what is None:
                 return False
             decision = decide(live.definition, live.state, live.outputs, what)
+            if decision.state.active and not record.state.active and not by_parent:
+                await check_parent_waits(engine.store, record)
         except SagaStateError as error:
             if sent is not None and not await _withdrawn(engine, live, sent, error):
                 continue

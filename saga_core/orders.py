@@ -15,6 +15,7 @@ from saga_core.errors import ActiveSagaAlreadyExistsError
 from saga_core.finding import holder_of
 from saga_core.happening import Happened, Operator
 from saga_core.intervention import HeldElsewhereError, held_elsewhere, intervene
+from saga_core.kinship import check_parent_waits
 from saga_core.live import LiveSaga
 from saga_core.obeying import happening_of
 from saga_core.records import Receipt, SagaRecord, Signal
@@ -36,6 +37,8 @@ class Order:
     payload: str = "null"
     readable: bool = True
     """Whether it needs a saga whose data can be decoded."""
+    by_parent: bool = False
+    """Whether it comes from the saga's parent."""
 
 
 def order_of(
@@ -53,7 +56,7 @@ def order_of(
     def happened(_: SagaRecord, live: LiveSaga) -> Happened:
         return happening_of(live, kind, command, due=live.due, pause=live.pause)
 
-    return Order(happened, kind, command.encode(), readable)
+    return Order(happened, kind, command.encode(), readable, kind is SignalKind.RECALL)
 
 
 def retry_order(by: Operator, step_id: str | None = None) -> Order:
@@ -79,7 +82,10 @@ async def rehearse(engine: SagaEngine, saga_id: UUID, order: Order) -> bool:
     if order.readable:
         live.read()
     decision = decide(live.definition, live.state, live.outputs, order.happened(record, live))
-    if decision.state.active and not record.state.active and record.aggregation_id is not None:
+    revives = decision.state.active and not record.state.active
+    if revives and not order.by_parent:
+        await check_parent_waits(engine.store, record)
+    if revives and record.aggregation_id is not None:
         holder = await holder_of(engine.store, record.aggregation_id)
         if holder is not None:
             raise ActiveSagaAlreadyExistsError(
@@ -106,7 +112,13 @@ async def give(
     while True:
         try:
             await intervene(
-                engine, saga_id, order.happened, drive=drive, sent=sent, readable=order.readable
+                engine,
+                saga_id,
+                order.happened,
+                drive=drive,
+                sent=sent,
+                readable=order.readable,
+                by_parent=order.by_parent,
             )
         except HeldElsewhereError:
             if order.kind is None:

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from saga_core.branches import Branch, standing
+from saga_core.child import ChildLink, children_of, parent_of
 from saga_core.codec import decode_json, encode_json
 from saga_core.definition import StepRef
 from saga_core.errors import SagaStateError
@@ -60,6 +61,26 @@ class BranchSnapshot(BaseModel):
         )
 
 
+class ParentSaga(BaseModel):
+    """Which step of which saga has started a saga."""
+
+    model_config = ConfigDict(frozen=True)
+
+    saga_id: UUID
+    saga_name: str
+    step_id: str
+
+
+class ChildSaga(BaseModel):
+    """A saga that another has started, and by which of its steps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    saga_id: UUID
+    saga_name: str
+    step_id: str
+
+
 class SagaSnapshot(BaseModel):
     """A saga as it stood when it was read."""
 
@@ -87,6 +108,10 @@ class SagaSnapshot(BaseModel):
     queued one."""
     ends_as: SagaStatus | None
     """What it has come to, while a hook runs before that is recorded. None in what `find` gives."""
+    parent: ParentSaga | None
+    """Which saga has started it, if one has. None in what `find` gives."""
+    children: tuple[ChildSaga, ...]
+    """The sagas that it has started, oldest first. Empty in what `find` gives."""
     starts_at: datetime | None
     """When it is, or was, to begin, if its start was put off. None in what `find` gives."""
     saga_deadline_at: datetime | None
@@ -232,6 +257,8 @@ def _fields(stored: SagaRecord) -> dict[str, Any]:
         "deadline_at": record.due_at,
         "waiting_for": state.waiting_for,
         "ends_as": None if pending is None else pending.state.status,
+        "parent": _parent(record),
+        "children": tuple(_child(link) for link in children_of(record)),
         "starts_at": timing.begins_at,
         "saga_deadline_at": timing.deadline_at,
         "aggregation_id": record.aggregation_id,
@@ -246,6 +273,17 @@ def _fields(stored: SagaRecord) -> dict[str, Any]:
         "created_at": record.created_at,
         "updated_at": record.updated_at,
     }
+
+
+def _parent(record: SagaRecord) -> ParentSaga | None:
+    link = parent_of(record)
+    if link is None:
+        return None
+    return ParentSaga(saga_id=link.saga_id, saga_name=link.saga_name, step_id=link.step_id)
+
+
+def _child(link: ChildLink) -> ChildSaga:
+    return ChildSaga(saga_id=link.saga_id, saga_name=link.saga_name, step_id=link.step_id)
 
 
 def _decoded(text: str | None, what: str) -> Any:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from saga_core import (
+    ChildStart,
     SagaAdmin,
     SagaBuilder,
     SagaDefinition,
+    SagaDefinitionError,
     SagaOrchestrator,
+    SagaStateError,
     SagaStatus,
     SagaStore,
 )
-from saga_core.child import child_id_of
+from saga_core.child import DEEPEST, child_id_of
+from saga_core.errors import SagaError
+from saga_testing import FaultyStore, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry
+from tests.behaviour.hooked import Outbox, hooked
 
 
 class Family:
@@ -31,26 +38,32 @@ class Family:
         inner: tuple[Any, ...] | None = None,
         last: Any = None,
         child: SagaDefinition | None = None,
+        story: Story | None = None,
+        parallel: bool = False,
+        start: Any = None,
         **options: Any,
     ) -> None:
         self.store = store
-        self.story = Story()
-        story = self.story
+        self.story = story = story or Story()
         inner = inner or (story.step(), story.step())
         self.orchestrator = SagaOrchestrator(store=store)
         self.orchestrator.register("child", child or definition(*inner))
-        builder = SagaBuilder()
-        builder.add_step(
+        builder = SagaBuilder(parallel=parallel)
+        before = builder.add_step(
             step=first or story.step(), step_id="first", input_map=lambda ctx: Number(n=1)
         )
         self.ref = builder.add_child(
             saga_name="child",
             step_id="child",
-            input_map=lambda ctx: {"n": 10},
+            depends_on=before,
+            input_map=lambda out: start or {"n": 10},
             **options,
         )
         builder.add_step(
-            step=last or story.step(), step_id="last", input_map=lambda ctx: Number(n=100)
+            step=last or story.step(),
+            step_id="last",
+            depends_on=self.ref,
+            input_map=lambda out: Number(n=100),
         )
         self.orchestrator.register("parent", builder.build())
         self.admin = SagaAdmin(engine=self.orchestrator.engine)
@@ -61,7 +74,8 @@ class Family:
     async def settle(self, harness: StoreHarness, saga_id: UUID) -> Any:
         """Drive all there is to drive, and return how the parent stands."""
         for _ in range(10):
-            for one in (saga_id, child_id_of(saga_id, "child", 0)):
+            parent = await self.admin.get_saga(saga_id)
+            for one in (saga_id, *(child.saga_id for child in parent.children)):
                 await harness.age(one, HOUR)
             if not await self.orchestrator.run_due():
                 break
@@ -180,3 +194,280 @@ async def test_rollback_that_the_child_is_stuck_in_is_stuck_with_its_id(
         after = await family.settle(harness, saga_id)
         assert (await family.admin.get_saga(child_id)).status is SagaStatus.COMPENSATED
     assert after.status is SagaStatus.COMPENSATED
+
+
+# --- what an operator sees and does -------------------------------------------------------------
+
+
+async def test_both_sides_name_each_other(store: SagaStore, harness: StoreHarness) -> None:
+    family = Family(store, child=definition(Story().step(fails()), retry_policy=retry(3)))
+    saga_id = await family.start(trace_id="trace")
+    await family.orchestrator.run_due()
+    child_id = child_id_of(saga_id, "child", 0)
+    parent, child = [await family.admin.get_saga(each) for each in (saga_id, child_id)]
+    (link,) = parent.children
+    assert (link.saga_id, link.saga_name, link.step_id) == (child_id, "child", "child")
+    assert parent.parent is None
+    assert child.parent is not None
+    assert (child.parent.saga_id, child.parent.saga_name) == (saga_id, "parent")
+    assert (child.children, child.trace_id, child.aggregation_id) == ((), "trace", None)
+    assert f"waits for the end of its child saga {child_id}" in await family.admin.explain(saga_id)
+    said = await family.admin.explain(child_id)
+    assert f"step 'child' of saga {saga_id} has started it as a child" in said
+
+
+@pytest.mark.parametrize("command", ["retry_step", "cancel", "compensate_step"])
+async def test_failed_child_whose_parent_has_moved_on_is_not_revived(
+    store: SagaStore, harness: StoreHarness, command: str
+) -> None:
+    story = Story()
+    inner = definition(story.step(), story.step(fails()), compensate_on_failure=False)
+    family = Family(store, child=inner)
+    saga_id = await family.start()
+    after = await family.settle(harness, saga_id)
+    child_id = child_id_of(saga_id, "child", 0)
+    assert after.status is SagaStatus.COMPENSATED
+    assert (await family.admin.get_saga(child_id)).status is SagaStatus.FAILED
+    before = (await store.export(child_id)).history
+    with pytest.raises(SagaStateError, match=f"child of saga {saga_id}.*has moved on"):
+        await getattr(family.admin, command)(child_id)
+    assert (await store.export(child_id)).history == before
+    report = await family.admin.bulk("retry_step", status=SagaStatus.FAILED, name="child")
+    (item,) = [each for each in report.items if each.saga_id == child_id]
+    assert "moved on" in (item.why or "")
+
+
+async def test_stuck_child_lets_its_parent_wait_until_a_person_has_helped(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    family = Family(store, child=definition(story.step(), story.step(fails()), pivot=0))
+    saga_id = await family.start()
+    after = await family.settle(harness, saga_id)
+    child_id = child_id_of(saga_id, "child", 0)
+    assert (after.status, after.current_step_id) == (SagaStatus.SUSPENDED, "child")
+    assert (await family.admin.get_saga(child_id)).status is SagaStatus.STUCK
+    await family.admin.skip_step(child_id, mock_output={"n": 40})
+    assert (await family.settle(harness, saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_child_past_its_pivot_cannot_be_rolled_back_and_the_parent_says_so(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    family = Family(
+        store, child=definition(story.step(), pivot=0), last=Story().step(fails("late"))
+    )
+    saga_id = await family.start()
+    after = await family.settle(harness, saga_id)
+    assert after.status is SagaStatus.STUCK
+    assert str(child_id_of(saga_id, "child", 0)) in (after.last_error or "")
+    assert "pivot" in (after.last_error or "")
+
+
+async def test_child_that_takes_too_long_is_cancelled(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    busy = definition(story.step(), story.step(fails()), retry_policy=retry(9, 9 * HOUR))
+    family = Family(store, child=busy, timeout=HOUR)
+    saga_id = await family.start()
+    await family.orchestrator.run_due()
+    await harness.age(saga_id, HOUR)
+    assert await family.orchestrator.run_due() >= 1
+    after = await family.settle(harness, saga_id)
+    assert after.status is SagaStatus.COMPENSATED, await family.admin.explain(saga_id)
+    assert after.error_code == "WaitTimedOutError"
+    child = await family.admin.get_saga(child_id_of(saga_id, "child", 0))
+    assert child.status is SagaStatus.COMPENSATED
+
+
+async def test_hooks_of_a_child_run_before_its_parent_hears_of_its_end(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    outbox, story = Outbox(), Story()
+    outbox.down("COMPLETED")
+    family = Family(
+        store, story=story, child=hooked(story.step(), outbox=outbox, hooks=("on_completed",))
+    )
+    saga_id = await family.start()
+    after = await family.settle(harness, saga_id)
+    child_id = child_id_of(saga_id, "child", 0)
+    assert (after.status, story.log[-1]) == (SagaStatus.SUSPENDED, "do step_0")
+    assert (await family.admin.get_saga(child_id)).current_step_id == "on_completed"
+    outbox.up()
+    await family.admin.retry_step(child_id)
+    assert (await family.settle(harness, saga_id)).status is SagaStatus.COMPLETED
+    assert outbox.topics == ["COMPLETED"]
+
+
+# --- aggregates ---------------------------------------------------------------------------------
+
+
+async def test_child_holds_the_aggregate_that_it_is_given(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    aggregate = f"room-{uuid4()}"
+    start = ChildStart(initial_data={"n": 10}, aggregation_id=aggregate, tags=("inner",))
+    family = Family(store, start=start, retry_policy=retry(2, HOUR))
+    holding = await family.orchestrator.start(
+        saga_name="child", initial_data={"n": 1}, aggregation_id=aggregate, delay=99 * HOUR
+    )
+    saga_id = await family.start()
+    after = await family.admin.get_saga(saga_id)
+    assert (after.status, after.error_code) == (
+        SagaStatus.SUSPENDED,
+        "ActiveSagaAlreadyExistsError",
+    )
+    assert after.children == ()
+    await family.admin.cancel(holding)
+    after = await family.settle(harness, saga_id)
+    assert after.status is SagaStatus.COMPLETED, await family.admin.explain(saga_id)
+    child = await family.admin.get_saga(after.output_of(family.ref).saga_id)
+    assert (child.aggregation_id, child.tags) == (aggregate, ("inner",))
+
+
+# --- parallel parents ---------------------------------------------------------------------------
+
+
+async def test_parallel_parent_waits_for_its_child_and_rolls_it_back(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    family = Family(store, parallel=True)
+    after = await family.settle(harness, await family.start())
+    assert after.status is SagaStatus.COMPLETED, await family.admin.explain(after.saga_id)
+    failing = Family(store, parallel=True, last=Story().step(fails("late")))
+    saga_id = await failing.start()
+    after = await failing.settle(harness, saga_id)
+    assert after.status is SagaStatus.COMPENSATED, await failing.admin.explain(saga_id)
+    child = await failing.admin.get_saga(child_id_of(saga_id, "child", 0))
+    assert child.status is SagaStatus.COMPENSATED
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def parent_of(*names: str) -> SagaDefinition:
+    builder = SagaBuilder()
+    for name in names:
+        builder.add_child(saga_name=name, input_map=lambda ctx: {"n": 1})
+    return builder.build()
+
+
+async def test_child_that_is_not_registered_is_refused_at_the_start(store: SagaStore) -> None:
+    orchestrator = SagaOrchestrator(store=store)
+    orchestrator.register("outer", parent_of("inner"))
+    saga_id = uuid4()
+    with pytest.raises(SagaDefinitionError, match="saga 'inner', a child of saga 'outer', is not"):
+        await orchestrator.start(saga_name="outer", initial_data={}, saga_id=saga_id)
+    with pytest.raises(SagaError):
+        await store.load(saga_id)
+
+
+async def test_worker_that_has_not_the_child_leaves_the_parent_to_others(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    family = Family(store)
+    saga_id = await family.start(wait=False)
+    poor = SagaOrchestrator(store=store)
+    poor.register("parent", family.orchestrator.engine.registry.latest("parent").definition)
+    before = (await store.export(saga_id)).history
+    await poor.run_due(limit=1)
+    assert (await store.export(saga_id)).history == before
+    said = await SagaAdmin(engine=poor.engine).explain(saga_id)
+    assert "saga 'child', a child of saga 'parent', is not registered here" in said
+    assert (await family.settle(harness, saga_id)).status is SagaStatus.COMPLETED
+
+
+def test_saga_that_would_start_itself_without_end_is_refused() -> None:
+    orchestrator = SagaOrchestrator(store=MemoryStore())
+    with pytest.raises(SagaDefinitionError, match="itself without end: 'a' -> 'a'"):
+        orchestrator.register("a", parent_of("a"))
+    orchestrator.register("a", parent_of("b"))
+    orchestrator.register("b", parent_of("c"))
+    with pytest.raises(SagaDefinitionError, match="without end: 'c' -> 'a' -> 'b' -> 'c'"):
+        orchestrator.register("c", parent_of("a"))
+
+
+def test_chain_of_children_has_a_bound() -> None:
+    orchestrator = SagaOrchestrator(store=MemoryStore())
+    orchestrator.register("level0", definition(Story().step()))
+    for level in range(1, DEEPEST + 1):
+        orchestrator.register(f"level{level}", parent_of(f"level{level - 1}"))
+    with pytest.raises(SagaDefinitionError, match="more than 10 levels deep"):
+        orchestrator.register("top", parent_of(f"level{DEEPEST}"))
+
+
+async def test_children_as_deep_as_is_allowed_complete(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    orchestrator = SagaOrchestrator(store=store)
+    orchestrator.register("level0", definition(Story().step()))
+    for level in range(1, DEEPEST + 1):
+        orchestrator.register(f"level{level}", parent_of(f"level{level - 1}"))
+    saga_id = await orchestrator.start(saga_name=f"level{DEEPEST}", initial_data={})
+    for _ in range(3 * DEEPEST):
+        await orchestrator.run_due()
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+
+
+# --- workers that die ---------------------------------------------------------------------------
+
+
+class Died(BaseException):
+    """The process of a driver is gone."""
+
+
+@pytest.mark.parametrize("road", ["completed", "child fails", "parent fails", "cancelled"])
+async def test_family_comes_to_its_end_when_a_worker_dies_at_any_store_call(
+    store: SagaStore, harness: StoreHarness, road: str
+) -> None:
+    def family(on: SagaStore, story: Story) -> Family:
+        fault = story.step(fails()) if road == "child fails" else story.step()
+        last = story.step(fails("late")) if road == "parent fails" else story.step()
+        return Family(on, story=story, inner=(story.step(), fault), last=last)
+
+    async def live(one: Family, saga_id: UUID) -> None:
+        await one.start(saga_id=saga_id)
+        if road == "cancelled":
+            await one.admin.cancel(saga_id)
+        for _ in range(4):
+            await one.orchestrator.run_due()
+
+    rehearsal = FaultyStore(store)
+    await live(family(rehearsal, Story()), uuid4())
+    moments = [
+        (call.method, call.ordinal, when)
+        for call in rehearsal.calls
+        if call.method in ("create", "commit", "signal", "release")
+        for when in ("before", "after")
+    ]
+    assert len(moments) > 16
+    for moment in moments:
+        story, dead = Story(), False
+
+        def probe(method: str, ordinal: int, when: str, at: Any = moment) -> None:
+            nonlocal dead
+            if (method, ordinal, when) == at or dead:
+                dead = True
+                raise Died
+
+        saga_id = uuid4()
+        mortal = family(FaultyStore(store, probe=probe), story)
+        with contextlib.suppress(Died, SagaError):
+            await live(mortal, saga_id)
+        other = family(store, story)
+        await other.start(saga_id=saga_id, wait=False)
+        after = await other.settle(harness, saga_id)
+        if road == "cancelled" and after.status is SagaStatus.COMPLETED:
+            continue  # whoever had asked for it was dead before it was on record
+        good = road in ("completed",)
+        wanted = SagaStatus.COMPLETED if good else SagaStatus.COMPENSATED
+        assert after.status is wanted, (moment, await other.admin.explain(saga_id))
+        children = [await other.admin.get_saga(each.saga_id) for each in after.children]
+        assert all(each.status is wanted for each in children), moment
+        if not good:
+            done = {line.split()[1] for line in story.log if line.startswith("do")}
+            undone = {line.split()[1] for line in story.log if line.startswith("undo")}
+            failed = {"child fails": {"step_1"}, "parent fails": {"last"}}.get(road, set())
+            assert done - undone <= failed, (moment, story.log)
