@@ -6,19 +6,19 @@ from datetime import datetime
 from uuid import UUID
 
 from saga_core.awaiting import event_name
-from saga_core.child import ChildEnded, children_of, parent_of
+from saga_core.child import ChildEnded
 from saga_core.codec import PayloadLimits, decode_json
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.happening import WORKER_LOST, Recorded
 from saga_core.live import LiveSaga
 from saga_core.pausing import begins_pause
-from saga_core.pending import pending_end
 from saga_core.records import SagaRecord
 from saga_core.registry import Registry
 from saga_core.resting import EVENT, SLEEP
 from saga_core.rollback import begun_step
 from saga_core.sides import told_of_branches
 from saga_core.status import Direction, EntryKind, Hook, SagaStatus
+from saga_core.surroundings import comes_to, kin
 from saga_core.suspects import SUSPECT_AFTER, is_suspect
 from saga_core.timing import AT_START, Timing, deadline_applies
 from saga_core.upcasting import bring_to_life
@@ -26,6 +26,8 @@ from saga_core.versions import as_driven
 from saga_core.wording import short, time, times, when
 
 __all__ = ["explain"]
+
+_CHILD = f"{EVENT}{event_name(ChildEnded)} with correlation_id "
 
 
 def explain(
@@ -55,7 +57,7 @@ def explain(
     else:
         said = _waits(record, registry)
     said += "" if state.status.is_terminal else told_of_branches(record)
-    more = _comes_to(record) + _kin(record) + _deadline(record, registry)
+    more = comes_to(record) + kin(record) + _deadline(record, registry)
     return f"Saga {record.saga_id} {said}{more}."
 
 
@@ -219,40 +221,6 @@ def _thing(waiting_for: str) -> str:
 
 
 # --- pieces --------------------------------------------------------------------------------------
-
-
-def _kin(record: SagaRecord) -> str:
-    """Say who has started a saga, and what it has started."""
-    try:
-        parent, children = parent_of(record), children_of(record)
-    except PayloadError:
-        return ""
-    said = ""
-    if parent is not None:
-        said = f"; step '{parent.step_id}' of saga {parent.saga_id} has started it as a child"
-    if children:
-        told = ", ".join(f"{each.saga_id} (step '{each.step_id}')" for each in children)
-        said += f"; it has started {told}"
-    return said
-
-
-_CHILD = f"{EVENT}{event_name(ChildEnded)} with correlation_id "
-
-
-def _comes_to(record: SagaRecord) -> str:
-    """Say how a saga ends once the hook that it is in is over."""
-    try:
-        pending = pending_end(record)
-    except PayloadError:
-        return "; how it is to end cannot be read"
-    if pending is None:
-        return ""
-    where = ""
-    if pending.state.status is SagaStatus.STUCK:
-        where = f" at step '{pending.state.step_id}'"
-        if pending.outer is not None:
-            where = f" in its hook '{pending.outer.hook}'"
-    return f"; it has come to its end, and is {pending.state.status}{where} once the hook is over"
 
 
 def _work(record: SagaRecord) -> str:

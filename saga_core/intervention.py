@@ -81,7 +81,7 @@ async def intervene(
             if what is None:
                 return False
             decision = decide(live.definition, live.state, live.outputs, what)
-            if decision.state.active and not record.state.active and not by_parent:
+            if record.state.has_ended and not decision.state.has_ended and not by_parent:
                 await check_parent_waits(engine.store, record)
         except SagaStateError as error:
             if sent is not None and not await _withdrawn(engine, live, sent, error):

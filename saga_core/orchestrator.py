@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -35,7 +34,7 @@ from saga_core.names import (
 from saga_core.notifying import NotifyReason, NotifyResult, notify, notify_result, signal
 from saga_core.observing import Observers
 from saga_core.plugins import build_hooks
-from saga_core.recalling import recall
+from saga_core.recalling import recall_with
 from saga_core.records import Created, Lease, NewEntry, NewSaga, SagaRecord, SagaState
 from saga_core.running import run_due
 from saga_core.snapshot import SagaSnapshot
@@ -88,7 +87,7 @@ class SagaOrchestrator:
             observers=Observers(build_hooks(plugins)),
         )
 
-        self.engine.children.recall = partial(recall, self.engine)
+        self.engine.children.recall = recall_with(self.engine)
 
     @property
     def store(self) -> SagaStore:
@@ -175,7 +174,6 @@ class SagaOrchestrator:
         is then left to the workers.
         """
         registration = self.engine.registry.starting(saga_name, version)
-        self.engine.registry.check_children(registration.definition, saga_name)
         check_aggregation_id(aggregation_id)
         check_trace_id(trace_id)
         labels = check_tags(tags)

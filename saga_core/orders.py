@@ -82,9 +82,10 @@ async def rehearse(engine: SagaEngine, saga_id: UUID, order: Order) -> bool:
     if order.readable:
         live.read()
     decision = decide(live.definition, live.state, live.outputs, order.happened(record, live))
-    revives = decision.state.active and not record.state.active
-    if revives and not order.by_parent:
+    revived = record.state.has_ended and not decision.state.has_ended
+    if revived and not order.by_parent:
         await check_parent_waits(engine.store, record)
+    revives = decision.state.active and not record.state.active
     if revives and record.aggregation_id is not None:
         holder = await holder_of(engine.store, record.aggregation_id)
         if holder is not None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from saga_core.children import Recall
 from saga_core.engine import SagaEngine
 from saga_core.happening import Operator
 from saga_core.orders import give, order_of
 from saga_core.status import SignalKind
 
-__all__ = ["recall"]
+__all__ = ["recall_with"]
 
 
-async def recall(engine: SagaEngine, child_id: UUID, parent_id: UUID) -> None:
-    """Let a child, COMPLETED or on its way, turn back; a driver elsewhere is told.
+def recall_with(engine: SagaEngine) -> Recall:
+    """Return what lets a child, COMPLETED or on its way, turn back; a driver elsewhere is told.
 
-    Raises what `intervene` does: `SagaStateError` for one that cannot turn back, and
+    It raises what `intervene` does: `SagaStateError` for one that cannot turn back, and
     `ActiveSagaAlreadyExistsError` if another saga has its aggregate by now.
     """
-    by = Operator(reason=f"its parent {parent_id} is rolled back")
-    await give(engine, child_id, order_of(SignalKind.RECALL, by))
+
+    async def recall(child_id: UUID, parent_id: UUID) -> None:
+        by = Operator(reason=f"its parent {parent_id} is rolled back")
+        await give(engine, child_id, order_of(SignalKind.RECALL, by))
+
+    return recall

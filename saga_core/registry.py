@@ -191,10 +191,11 @@ class Registry:
     def starting(self, name: str, version: str | None) -> Registration:
         """Return what a new saga runs: this version, or the one registered last.
 
-        Raises `SagaDefinitionError`.
+        Raises `SagaDefinitionError`, also if one of its children is not registered here.
         """
         latest = self.latest(name)
         if version is None:
+            self.check_children(latest.definition, name)
             return latest
         registration = self._by_key.get((name, version)) if isinstance(version, str) else None
         if registration is None:
@@ -203,6 +204,7 @@ class Registry:
                 f"saga '{name}' version {version!r} is not registered here. Registered versions: "
                 f"{versions}."
             )
+        self.check_children(registration.definition, name)
         return registration
 
     def route(self, record: SagaRecord) -> Route | None:
