@@ -59,7 +59,7 @@ from saga_core.refusals import Refusals, TakenUp
 from saga_core.registry import Registry
 from saga_core.status import Direction, SignalKind
 from saga_core.store import SagaStore
-from saga_core.suspects import is_suspect, lease_used, losses_on_record
+from saga_core.suspects import is_suspect, losses_on_record
 from saga_core.transacting import LENT, Transactions, Write, works_in_transaction
 from saga_core.turns import commit_or_wait
 from saga_core.upcasting import bring_to_life
@@ -95,8 +95,7 @@ class SagaEngine:
         """Who we are to the store: unique for each engine."""
         self.observers = observers
         self.children = Children(store, self.registry, limits)
-        longest = execution_lease.total_seconds() * LENT
-        self.runner = StepRunner(limits, observers, self.children, longest_transaction=longest)
+        self.runner = StepRunner(limits, observers, self.children, execution_lease * LENT)
         self.outage = Outage()
         self._transactions = Transactions(store, self.outage, patience=PATIENCE)
         self._keeper = LeaseKeeper(
@@ -207,8 +206,7 @@ class SagaEngine:
         By default the lease is kept while there is work, else released. A lost answer is settled
         by sending the same commit again; `write` is another way to write it and settle that.
         """
-        if decision.drive and decision.state.step_input is None:
-            decision = live.with_hook_input(decision)
+        decision = live.with_hook_input(decision)
         if lease is None:
             lease = LeaseAction.KEEP if decision.drive else LeaseAction.RELEASE
         seen = live.seen if seen is None else seen
@@ -442,8 +440,8 @@ class SagaEngine:
         """Record that a suspect is driven apart; False if its crashes have convicted it."""
         times = await losses_on_record(self.store, live.saga_id)
         if times >= live.registration.max_crashes:
-            lost = self._decide(live, WorkerLost(times))
-            await to_the_end(self.commit(live, lost, lease=LeaseAction.RELEASE))
+            release, lost = LeaseAction.RELEASE, WorkerLost(times)
+            await to_the_end(self.commit(live, self._decide(live, lost), lease=release))
             return False
         await to_the_end(self.commit(live, self._decide(live, Suspected())))
         return True
@@ -493,8 +491,6 @@ class SagaEngine:
         heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
         live = bring_to_life(record, self.registry, self.limits, heard, upcast=upcast)
         live.rests.keep(signals)
-        if upcast:
-            self.registry.check_children(live.definition, live.saga_name, record.saga_id)
         return live
 
     async def _give_back(self, live: LiveSaga) -> None:

@@ -299,7 +299,9 @@ class LiveSaga:
         Else the hook fails of it when it is run.
         """
         state = decision.state
-        if not state.in_hook or state.step_id in (None, Hook.TELL_PARENT):
+        if not decision.drive or state.step_input is not None or not state.in_hook:
+            return decision
+        if state.step_id == Hook.TELL_PARENT:
             return decision
         spec = self.definition.step(state.step_id or "")
         outputs = self.outputs.after(decision.history)

@@ -76,14 +76,13 @@ class StepRunner:
         limits: PayloadLimits,
         observers: Observers,
         children: Children,
-        *,
-        longest_transaction: float,
+        longest_transaction: timedelta,
     ) -> None:
-        """`longest_transaction` is in seconds: the time limit of a step that works in one."""
+        """`longest_transaction` is the time limit of a step that works in one."""
         self._limits = limits
         self._children = children
         self._observers = observers
-        self._longest_transaction = longest_transaction
+        self._longest_transaction = longest_transaction.total_seconds()
 
     async def run(self, live: LiveSaga) -> Happened | None:
         """Do or undo the current step, if it is time. None when a command broke it off."""

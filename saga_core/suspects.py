@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from uuid import UUID
 
 from saga_core.happening import WORKER_LOST
@@ -10,7 +9,7 @@ from saga_core.records import SagaRecord
 from saga_core.status import EntryKind
 from saga_core.store import SagaStore
 
-__all__ = ["SUSPECT_AFTER", "is_suspect", "lease_used", "losses_on_record"]
+__all__ = ["SUSPECT_AFTER", "is_suspect", "losses_on_record"]
 
 SUSPECT_AFTER = 2
 """Drivers lost without a commit after which a saga is driven apart from other suspects."""
@@ -30,14 +29,3 @@ async def losses_on_record(store: SagaStore, saga_id: UUID) -> int:
             times = times + 1 if entry.kind is EntryKind.SUSPECTED else 0
         after = page[-1].seq
     return times
-
-
-def lease_used(record: SagaRecord, length: timedelta) -> float:
-    """Return for how many seconds a lease had run when its claim was answered.
-
-    A repeated claim is answered with the leases of the first, an outage may lie between.
-    """
-    if record.due_at is None:
-        return 0.0
-    used = length - (record.due_at - record.now)
-    return max(used.total_seconds(), 0.0)

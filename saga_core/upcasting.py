@@ -35,9 +35,9 @@ def bring_to_life(
     """Return a saga with the definition that drives it here, upcast where an upcaster applies.
 
     What an upcast has to write lies in `LiveSaga.unwritten`. `heard` is the inbox as far as it was
-    seen. Raises `SagaDefinitionError` if the definition is not here or has changed, and for an
-    upcaster that raises or returns what does not fit the new version. Without `upcast` the saga
-    is left in its version, fit to be ended but not to be driven.
+    seen. Raises `SagaDefinitionError` if the definition, or one of a child, is not here, or has
+    changed, and for an upcaster that raises or returns what does not fit the new version. Without
+    `upcast` the saga is left in its version, fit to be ended but not to be driven.
     """
     try:
         driven = as_driven(record)
@@ -58,6 +58,7 @@ def bring_to_life(
             ) from refused.__cause__
         entries.append(entry)
     live = LiveSaga(driven, registry.resolve(driven), limits, tuple(heard))
+    registry.check_children(live.definition, live.saga_name, record.saga_id)
     if entries:
         live.unwritten = Unwritten(tuple(entries), driven.tags)
     return live
