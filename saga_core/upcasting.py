@@ -74,10 +74,8 @@ def _as_it_is(
 ) -> LiveSaga:
     """Return a saga fit to be ended, with its hooks if its version is here or it can be moved."""
     route = registry.route(driven)
-    if route is None:
-        return LiveSaga(driven, registry.resolve(driven), limits, tuple(heard))
-    target = route.target
-    if target.definition.hooks:
+    target = registry.resolve(driven) if route is None else route.target
+    if route is not None and target.definition.hooks:
         try:
             return bring_to_life(driven, registry, limits, heard)
         except SagaDefinitionError:

@@ -43,7 +43,8 @@ def test_done_and_skipped_steps_have_outputs(kind: EntryKind) -> None:
 )
 def test_output_of_any_other_entry_is_no_output_of_its_step(kind: EntryKind) -> None:
     done = NewEntry(kind=EntryKind.COMPLETED, step_id="pay", output="7")
-    fact = f'{{"saga_id":"{uuid4()}","saga_name":"x","step_id":"pay","depth":1}}'
+    kin = f'"saga_id":"{uuid4()}","saga_name":"x","step_id":"pay","depth":1'
+    fact = f'{{{kin},"status":"RUNNING","direction":1,"token":"{uuid4()}"}}'
     record = record_with(done, NewEntry(kind=kind, step_id="pay", output=fact))
     assert SagaSnapshot.of(record).outputs == {"pay": 7}
     assert list(record.step_outputs.values()) == [record.outputs[0]]
