@@ -124,15 +124,24 @@ def plain_rules() -> list[Rule]:
     ]
 
 
-def failures(store_class: type[MemoryStore]) -> dict[str, Failure]:
-    """Run every plain rule on a new store of this class; return the red ones, in order."""
+def failures(
+    store_class: type[MemoryStore],
+    harness_class: type[KitHarness] = KitHarness,
+    only: type | None = None,
+) -> dict[str, Failure]:
+    """Run every plain rule, of one topic if one is given, on a new store of this class each.
+
+    Return the red ones, in order.
+    """
 
     async def run() -> dict[str, Failure]:
         found: dict[str, Failure] = {}
         for rule in plain_rules():
+            if only is not None and rule.topic is not only:
+                continue
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await rule(KitHarness(store_class))
+                    await rule(harness_class(store_class))
             except pytest.skip.Exception:
                 continue
             except (Exception, pytest.fail.Exception) as error:

@@ -28,6 +28,8 @@ class Bug:
     """Stands exactly once in the method, dedented."""
     wrong: str
     rule: str
+    of: type[MemoryStore] = MemoryStore
+    """Whose method it is."""
 
     @property
     def place(self) -> range:
@@ -54,7 +56,7 @@ class Bug:
         exec(compile(self._broken(), f"<{self.name}>", "exec"), names)
         broken = names[self.method]
         if self.method != "as_record":
-            return type("BrokenStore", (MemoryStore,), {self.method: broken})
+            return type("BrokenStore", (self.of,), {self.method: broken})
 
         def _after(store: MemoryStore, before: SagaRecord, transition: Transition) -> SagaRecord:
             after: SagaRecord = broken(transition, before, now=store._now())
@@ -66,7 +68,7 @@ class Bug:
         return self.name
 
     def _right(self) -> Any:
-        return getattr(Transition if self.method == "as_record" else MemoryStore, self.method)
+        return getattr(Transition if self.method == "as_record" else self.of, self.method)
 
     def _source(self) -> str:
         return textwrap.dedent(inspect.getsource(self._right()))
