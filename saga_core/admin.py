@@ -118,7 +118,7 @@ class SagaAdmin:
         """Try the current step again, with its attempts counted anew.
 
         From SUSPENDED or FAILED as long as no compensation has begun, and from STUCK, where the
-        step is tried again in the direction in which it got stuck. In a parallel saga all steps
+        step or hook is tried again in the direction in which it got stuck. Of a parallel one all
         that failed are, else all that wait; or the one that `step_id` names. A FAILED saga takes
         its aggregate again, or `ActiveSagaAlreadyExistsError` is raised. A saga that has not begun
         yet begins now; a saga's deadline that has passed is void from then on. The saga is driven
@@ -143,8 +143,8 @@ class SagaAdmin:
         needs the `step_id`. The output is validated against the step's type (`PayloadError`). A
         later rollback undoes the step with this output, but for one that was skipped before it
         had an input or the saga had begun: it never ran. A
-        saga's deadline that has passed is void from then on. The saga is driven on in this task,
-        or with `wait=False` left to a worker.
+        hook needs no output: the saga goes on without it. A deadline that has passed is void
+        from then on. The saga is driven on in this task, or with `wait=False` left to a worker.
         """
         by = _operator(actor, reason)
 
@@ -350,7 +350,8 @@ class SagaAdmin:
 
         If somebody drives the saga, the command is put into its inbox: the step in flight is
         cancelled, at the latest at the next renewal of the lease, a third of its length away.
-        The call returns once the command is stored, with `wait=True` once it took effect.
+        The call returns once the command is stored, with `wait=True` once it took effect. The end
+        of a saga that is STUCK or paused in a hook stays: abort gives the hook up.
         """
         order = order_of(SignalKind.ABORT, _operator(actor, reason), readable=False)
         await give(self._engine, saga_id, order, drive=wait, wait=wait)

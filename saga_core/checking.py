@@ -158,6 +158,10 @@ def _compared(
     differences: tuple[str, ...] = ()
     if registration is not None:
         differences = tuple(registration.definition.differences(needed.fingerprint))
+        try:
+            registry.check_children(registration.definition, needed.saga_name)
+        except SagaDefinitionError as error:
+            differences += (str(error),)
     checked = _checked(record, driven, registered=registration is not None)
     return replace(checked, differences=differences)
 

@@ -471,3 +471,14 @@ async def test_family_comes_to_its_end_when_a_worker_dies_at_any_store_call(
             undone = {line.split()[1] for line in story.log if line.startswith("undo")}
             failed = {"child fails": {"step_1"}, "parent fails": {"last"}}.get(road, set())
             assert done - undone <= failed, (moment, story.log)
+
+
+async def test_deploy_without_a_child_is_told_what_is_missing(store: SagaStore) -> None:
+    family = Family(store)
+    saga_id = await family.start()
+    assert (await family.orchestrator.check_definitions()).ok
+    poor = SagaOrchestrator(store=store)
+    poor.register("parent", family.orchestrator.engine.registry.latest("parent").definition)
+    report = await poor.check_definitions()
+    (needed,) = [each for each in report.definitions if each.example == saga_id]
+    assert "'child', a child of saga 'parent', is not registered" in str(needed.differences)

@@ -10,6 +10,7 @@ import pytest
 from saga_core import (
     AwaitEvent,
     ExponentialRetry,
+    NonRetryableError,
     SagaBuilder,
     SagaDefinitionError,
     SagaOrchestrator,
@@ -184,3 +185,20 @@ async def test_nothing_started_is_told() -> None:
     async with saga_env() as env:
         with pytest.raises(SagaStateError, match="no saga was started"):
             await env.finish()
+
+
+async def test_child_saga_runs_beside_its_parent() -> None:
+    shop = Shop()
+    builder = SagaBuilder()
+    builder.add_child(saga_name="inner", step_id="inner", input_map=lambda ctx: ctx.initial_data)
+    builder.add_step(
+        step=Deed(shop, "outer"), step_id="outer", input_map=lambda ctx: Order(order_id="o-2")
+    )
+    async with saga_env() as env:
+        env.register("inner", shop_saga(shop))
+        env.register("outer", builder.build())
+        env.fail_at("after:outer", error=NonRetryableError)
+        env.crash_at("before:charge")
+        ended = await env.run("outer", "o-1")
+    assert ended.status is SagaStatus.COMPENSATED
+    assert shop.rows == {"outer": "o-2"}  # the step that failed told nobody what it had done
