@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks compare|growth|idle`."""
+"""The command line: `python -m benchmarks compare|growth|idle|retention`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 from benchmarks.compare import Contender, Settings, compare, missed_bounds, table
 from benchmarks.environments import EnvironmentMissingError
 from benchmarks.growth import growth, idle
+from benchmarks.retention import percentile, retention
 from saga_testing.servers import ServerError
 
 BACKENDS = ("postgresql", "sqlite", "redis", "memory")
 SAGAS = {"postgresql": 3200, "sqlite": 1600, "redis": 6400, "memory": 6400}
 GROWTH_BOUND = 0.8
+RETENTION_BOUND = 1.5
 
 
 def _positive(text: str) -> int:
@@ -45,6 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--check", action="store_true", help="exit with 1 if the bound is missed")
     three = commands.add_parser("idle", help="a poll that finds nothing among waiting sagas")
     three.add_argument("--waiting", type=_positive, default=100_000, help="default: %(default)s")
+    four = commands.add_parser("retention", help="claims while a worker deletes what has ended")
+    four.add_argument("--finished", type=_positive, default=100_000, help="default: %(default)s")
+    four.add_argument(
+        "--per-second", type=_positive, default=100, help="sagas started (default: %(default)s)"
+    )
+    four.add_argument(
+        "--seconds", type=_positive, default=20, help="timed before and after (%(default)s)"
+    )
+    four.add_argument("--check", action="store_true", help="exit with 1 if the bound is missed")
     return parser
 
 
@@ -103,9 +114,26 @@ def _idle(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retention(options: argparse.Namespace) -> int:
+    figures = asyncio.run(retention(options.finished, options.per_second, options.seconds))
+    print(
+        f"postgresql: {options.finished:,} ended sagas deleted in {figures.seconds:,.1f} s by a "
+        f"worker, beside {figures.rate:,.0f} sagas/s of three steps"
+    )
+    for what, times in (("without", figures.without), ("beside", figures.beside)):
+        print(
+            f"claims {what}: {len(times):,}, p50 {percentile(times, 50):.2f} ms, "
+            f"p99 {percentile(times, 99):.2f} ms"
+        )
+    print(f"ratio of p99 {figures.ratio:.2f}; the bound is {RETENTION_BOUND}")
+    return 1 if options.check and figures.ratio > RETENTION_BOUND else 0
+
+
 def main() -> int:
     options = _parser().parse_args()
-    run = {"compare": _compare, "growth": _growth, "idle": _idle}[options.command]
+    run = {"compare": _compare, "growth": _growth, "idle": _idle, "retention": _retention}[
+        options.command
+    ]
     try:
         return run(options)
     except (EnvironmentMissingError, ServerError) as error:

@@ -100,14 +100,15 @@ class PostgresqlCatalog:
                        AND status IN {ENDED_STATUSES}
                      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
                 ), history AS (
-                    DELETE FROM {names.history} h USING gone
-                     WHERE h.namespace = $1 AND h.saga_id = gone.saga_id
+                    -- Arrays, not joins: for those the planner would read whole tables.
+                    DELETE FROM {names.history} WHERE namespace = $1
+                       AND saga_id = ANY (ARRAY(SELECT saga_id FROM gone))
                 ), inbox AS (
-                    DELETE FROM {names.inbox} i USING gone
-                     WHERE i.namespace = $1 AND i.saga_id = gone.saga_id
+                    DELETE FROM {names.inbox} WHERE namespace = $1
+                       AND saga_id = ANY (ARRAY(SELECT saga_id FROM gone))
                 ), sagas AS (
-                    DELETE FROM {names.sagas} s USING gone
-                     WHERE s.namespace = $1 AND s.{names.saga_id} = gone.saga_id RETURNING 1
+                    DELETE FROM {names.sagas} WHERE namespace = $1
+                       AND {names.saga_id} = ANY (ARRAY(SELECT saga_id FROM gone)) RETURNING 1
                 )
                 SELECT count(*) FROM sagas
                 """,  # noqa: S608 - a checked identifier and parameters only

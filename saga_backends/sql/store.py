@@ -72,7 +72,10 @@ class SqlSagaStore:
         model_class: type[Any],
         session_maker: async_sessionmaker[AsyncSession],
         namespace: str = "default",
+        allow_retention: bool = False,
     ) -> None:
+        """`allow_retention` lets workers with `retain=` delete rows of this table."""
+        self.allows_retention = allow_retention
         self._store = bind(model_class, session_maker, namespace)
         self.namespace = namespace
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -177,7 +180,7 @@ class SqlSagaStore:
         return await self._whole(self._store.count(query))
 
     async def purge(self, *, finished_for: timedelta, limit: int) -> int:
-        """Delete ended sagas with all they have; see `Catalog.purge`. Nothing calls it for you."""
+        """Delete ended sagas with all they have; see `Catalog.purge`."""
         return await self._whole(self._store.purge(finished_for=finished_for, limit=limit))
 
     async def export(self, saga_id: UUID) -> SagaExport:

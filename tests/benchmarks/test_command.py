@@ -39,6 +39,15 @@ def test_comparison_prints_a_table_and_keeps_the_figures(backend: str, tmp_path:
         assert rows[f"{backend} floor"]["round_trips_per_saga"] == pytest.approx(4, abs=0.1)
 
 
+def test_retention_prints_how_long_claims_take_beside_it() -> None:
+    done = run("retention", "--finished", "300", "--seconds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "postgresql: 300 ended sagas deleted in" in done.stdout
+    assert "claims without" in done.stdout
+    assert "claims beside" in done.stdout
+    assert "ratio of p99" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

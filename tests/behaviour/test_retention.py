@@ -1,0 +1,182 @@
+"""Workers that delete what ended long ago, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from saga_backends.sql import SqlSagaStore
+from saga_core import (
+    Query,
+    SagaDefinitionError,
+    SagaNotFoundError,
+    SagaOrchestrator,
+    SagaStatus,
+    SagaStore,
+)
+from saga_core.retention import BATCH, Retention
+from saga_core.worker import SagaWorker
+from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
+from saga_testing.conformance import StoreHarness
+from tests.behaviour.cast import HOUR, Story, fails, retry, saga
+
+DAY = timedelta(days=1)
+POLL = timedelta(milliseconds=20)
+
+
+@pytest.fixture
+def store_may_delete(store: SagaStore) -> SagaStore:
+    """On tables of a user's own, what the store is told there."""
+    if isinstance(store, SqlSagaStore):
+        store.allows_retention = True
+    return store
+
+
+async def gone(store: SagaStore, left: int) -> None:
+    async with asyncio.timeout(30):
+        while await store.count(Query()) > left:  # noqa: ASYNC110 - another process might do it
+            await asyncio.sleep(0.01)
+
+
+async def test_worker_deletes_what_ended_long_ago_with_all_it_has(
+    store_may_delete: SagaStore, harness: StoreHarness
+) -> None:
+    store = store_may_delete
+    one = saga(store, Story().step(), Story().step())
+    old = [await one.start() for _ in range(3)]
+    lately = await one.start()
+    for saga_id in old:
+        await harness.age(saga_id, DAY)
+    async with SagaWorker(one.orchestrator, poll_interval=POLL, retain=HOUR):
+        await gone(store, 1)
+    for saga_id in old:
+        with pytest.raises(SagaNotFoundError):
+            await store.load(saga_id)
+        assert not await store.history(saga_id)
+    assert (await one.see(lately)).status is SagaStatus.COMPLETED
+
+
+async def test_worker_deletes_more_than_a_batch_and_nothing_that_goes_on(
+    store_may_delete: SagaStore, harness: StoreHarness
+) -> None:
+    store = store_may_delete
+    done = saga(store, Story().step())
+    count = BATCH + 10 if isinstance(store, MemoryStore) else 4
+    for _ in range(count):
+        await harness.age(await done.start(), DAY)
+    one = saga(store, Story().step(fails()), retry_policy=retry(3))
+    waiting = await one.start(aggregation_id="a")
+    queued = await one.start(aggregation_id="a", on_conflict="queue")
+    stuck = await saga(store, Story().step(undo=fails()), Story().step(fails())).start()
+    paused = await one.start()
+    await one.admin.pause(paused)
+    later = await one.start(delay=HOUR)
+    kept = {waiting, queued, stuck, paused, later}
+    for saga_id in kept:
+        await store.load(saga_id)
+    aged: list[UUID] = [queued, stuck, paused]  # the others would fall due
+    for saga_id in aged:
+        await harness.age(saga_id, DAY)
+    only_deletes = SagaOrchestrator(store=store)
+    async with SagaWorker(only_deletes, poll_interval=POLL, retain=HOUR):
+        await gone(store, len(kept))
+    page = await store.find(Query())
+    assert {record.saga_id for record in page.records} == kept
+
+
+async def test_nothing_is_deleted_by_default(store: SagaStore, harness: StoreHarness) -> None:
+    one = saga(store, Story().step())
+    saga_id = await one.start()
+    await harness.age(saga_id, 1000 * DAY)
+    async with SagaWorker(one.orchestrator, poll_interval=POLL):
+        other = await one.start(wait=False)
+        await one.orchestrator.wait(other, timeout=30)
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_own_table_must_be_opened_to_retention_as_well(store: SagaStore) -> None:
+    one = saga(store, Story().step())
+    if not isinstance(store, SqlSagaStore):
+        SagaWorker(one.orchestrator, retain=HOUR)
+        return
+    with pytest.raises(SagaDefinitionError, match="allow_retention=True"):
+        SagaWorker(one.orchestrator, retain=HOUR)
+
+
+@pytest.mark.parametrize("wrong", [timedelta(0), -HOUR, 3600, "1 day", True])
+async def test_retention_that_makes_no_sense_is_refused(wrong: Any) -> None:
+    one = saga(MemoryStore(), Story().step())
+    with pytest.raises(SagaDefinitionError, match="retain must be a timedelta above zero"):
+        SagaWorker(one.orchestrator, retain=wrong)
+
+
+async def test_several_workers_delete_each_saga_once_and_the_load_goes_on(
+    store_may_delete: SagaStore, harness: StoreHarness
+) -> None:
+    store = store_may_delete
+    story = Story()
+    one = saga(store, story.step())
+    for _ in range(6):
+        await harness.age(await one.start(), DAY)
+    story.log.clear()
+    workers = [SagaWorker(one.orchestrator, poll_interval=POLL, retain=HOUR) for _ in range(2)]
+    async with workers[0], workers[1]:
+        ids = [await one.start(wait=False) for _ in range(6)]
+        for saga_id in ids:
+            await one.orchestrator.wait(saga_id, timeout=30)
+        await gone(store, 6)
+    assert len(story.log) == 6
+
+
+async def test_deleted_id_is_new_again(store_may_delete: SagaStore, harness: StoreHarness) -> None:
+    store, saga_id, story = store_may_delete, uuid4(), Story()
+    one = saga(store, story.step())
+    await one.start(saga_id=saga_id)
+    await harness.age(saga_id, DAY)
+    async with SagaWorker(one.orchestrator, poll_interval=POLL, retain=HOUR):
+        await gone(store, 0)
+    await one.start(saga_id=saga_id)
+    assert story.log == ["do step_0"] * 2
+
+
+async def test_outage_does_not_end_retention(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("saga_core.retention.SHORTEST", 0.01)
+    clock = ManualClock()
+    store = FaultyStore(MemoryStore(clock=clock))
+    one = saga(store, Story().step())
+    await one.start()
+    clock.advance(DAY)
+    store.fail("purge", 1, Fault.BEFORE)
+    with caplog.at_level(logging.INFO, logger="saga_core"):
+        async with SagaWorker(one.orchestrator, retain=timedelta(seconds=0.1)):
+            await gone(store, 0)
+    assert "deleting what ended long ago got no answer" in caplog.text
+    assert "deleted 1 sagas" in caplog.text
+
+
+async def test_batches_leave_most_of_the_time_to_others() -> None:
+    """Beside each batch the store is left alone for nine times as long as the batch took."""
+    loop = asyncio.get_running_loop()
+    busy: list[tuple[float, float]] = []
+
+    class Slow(MemoryStore):
+        async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+            begun = loop.time()
+            await asyncio.sleep(0.01)
+            busy.append((begun, loop.time()))
+            return limit if len(busy) < 4 else 0
+
+    retention = Retention(
+        Slow(), DAY, saga(MemoryStore(), Story().step()).orchestrator.engine.outage
+    )
+    assert await retention.round() == 3 * BATCH
+    for (begun, ended), (following, _) in pairwise(busy):
+        assert following - ended >= 8.5 * (ended - begun)
