@@ -164,7 +164,9 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
     back = state.direction is Direction.ROLLBACK
     if state.waiting_for == AT_START:
         gap = _gap(record, registry)
-        return f"has not begun: it is to begin at {until}" + (f"; {gap}" if gap else "")
+        # It may be looked at before, at its deadline.
+        begins = when(record, _begins_at(record) or record.due_at)
+        return f"has not begun: it is to begin at {begins}" + (f"; {gap}" if gap else "")
     said = f"is {state.status} and {'its rollback ' if back else ''}waits "
     if state.waiting_for is not None:
         latest = f", until {until} at the latest" if until else ""
@@ -174,6 +176,8 @@ def _waits(record: SagaRecord, registry: Registry) -> str:
             f"at {_attempt(record)} without anything that would wake it, which no store should "
             "have accepted; only a command moves it"
         )
+    elif _ends_there(record, registry):
+        said += f"until {until}, when its deadline comes before {_attempt(record)}"
     else:
         said += f"until {until} for {_attempt(record)}"
     gap = _gap(record, registry)
@@ -195,6 +199,17 @@ def _queued(record: SagaRecord, registry: Registry, holder: UUID | None, first: 
         return f"{said}its turn at aggregate {key} has come{_next_driver(record, registry)}"
     gap = _gap(record, registry)
     return said + (f"; {gap}" if gap else "")
+
+
+def _ends_there(record: SagaRecord, registry: Registry) -> bool:
+    """Tell whether a saga is looked at next because its deadline has come."""
+    if not deadline_applies(record.state) or _pivot_done(record, registry) is not None:
+        return False
+    try:
+        deadline_at = Timing.of(record).deadline_at
+    except PayloadError:
+        return False
+    return deadline_at is not None and record.due_at is not None and record.due_at >= deadline_at
 
 
 def _begins_at(record: SagaRecord) -> datetime | None:

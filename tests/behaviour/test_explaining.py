@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -87,3 +87,19 @@ async def test_lost_driver_a_stuck_rollback_and_an_abort_are_explained(
 async def test_unknown_saga_cannot_be_explained(store: SagaStore) -> None:
     with pytest.raises(SagaNotFoundError):
         await saga(store, Story().step()).admin.explain(uuid4())
+
+
+async def test_attempt_that_the_deadline_forestalls_is_not_promised(store: SagaStore) -> None:
+    one = saga(store, Story().step(fails()), retry_policy=retry(5, 3 * HOUR))
+    said = await one.admin.explain(await one.start(deadline=HOUR))
+    assert "when its deadline comes before attempt 2 of step 'step_0'" in said
+    said = await one.admin.explain(await one.start(deadline=9 * HOUR))
+    assert "for attempt 2 of step 'step_0'" in said
+
+
+async def test_beginning_after_the_deadline_is_told_as_what_it_is(store: SagaStore) -> None:
+    one = saga(store, Story().step())
+    begins, deadline = datetime(2150, 1, 2, tzinfo=UTC), datetime(2150, 1, 1, tzinfo=UTC)
+    said = await one.admin.explain(await one.start(start_at=begins, deadline=deadline))
+    assert "to begin at 2150-01-02 00:00:00" in said
+    assert "its deadline is at 2150-01-01 00:00:00" in said

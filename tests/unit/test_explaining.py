@@ -303,8 +303,8 @@ CASES = {
         SUSPENDED, {"waiting_for": "start"}, LATER, None,
     ),
     "with a deadline": Case(
-        f"is SUSPENDED and waits until {SOON_SAID} for attempt 1 of step 'step_1'; its deadline is "
-        f"at {SOON_SAID}",
+        f"is SUSPENDED and waits until {SOON_SAID}, when its deadline comes before attempt 1 of "
+        f"step 'step_1'; its deadline is at {SOON_SAID}",
         SUSPENDED, {}, {**LATER, **deadline(MINUTE)},
     ),
     "held with a deadline": Case(
