@@ -124,7 +124,9 @@ def _to_retry(fleet: Fleet, step_id: str | None) -> list[str]:
             )
         return [step_id]
     failed = [each for each, branch in open_ones.items() if branch.is_stuck or branch.is_given_up]
-    return failed or [each for each, branch in open_ones.items() if branch.rests]
+    if failed or fleet.state.status is not SagaStatus.SUSPENDED:
+        return failed  # none, if the saga as a whole is stuck
+    return [each for each, branch in open_ones.items() if branch.rests]
 
 
 def edit_requested(fleet: Fleet, asked: EditRequested) -> Decision:

@@ -40,7 +40,7 @@ from saga_core.live import LiveSaga
 from saga_core.obeying import obey
 from saga_core.observing import Observers
 from saga_core.outage import Outage
-from saga_core.parallel import Crew, answered, due_at_rest
+from saga_core.parallel import Crew, answered, due_at_rest, used_by
 from saga_core.performing import StepRunner
 from saga_core.records import (
     DUE_NOW,
@@ -64,7 +64,6 @@ from saga_core.transacting import LENT, Transactions, Write, works_in_transactio
 from saga_core.turns import commit_or_wait
 from saga_core.upcasting import bring_to_life
 from saga_core.waits import told_of
-from saga_core.waking import used_up
 from saga_core.watching import Watchers
 from saga_core.writing import settle, to_the_end
 
@@ -212,7 +211,7 @@ class SagaEngine:
         seen = live.seen if seen is None else seen
         if live.unwritten is not None:
             decision = replace(decision, history=(*live.unwritten.history, *decision.history))
-        used = used_up(live, decision)
+        used = used_by(live, decision)
         if used:
             consumed = tuple(dict.fromkeys((*consumed, *used)))
         transition = Transition(

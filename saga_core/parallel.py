@@ -18,7 +18,7 @@ from saga_core.call import Interrupt
 from saga_core.children import without_children
 from saga_core.crew import LiveBranch, views_of
 from saga_core.decide import decide
-from saga_core.errors import ActiveSagaAlreadyExistsError
+from saga_core.errors import ActiveSagaAlreadyExistsError, StoreUnavailableError
 from saga_core.happening import (
     Begin,
     BranchesBegin,
@@ -31,14 +31,15 @@ from saga_core.happening import (
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
 from saga_core.observing import Observers
+from saga_core.outage import Outage
 from saga_core.performing import StepRunner, untimely
 from saga_core.records import Committed, Due
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.timing import AT_START
-from saga_core.waking import is_answered
+from saga_core.waking import is_answered, used_up
 
-__all__ = ["Crew", "answered", "due_at_rest"]
+__all__ = ["Crew", "answered", "due_at_rest", "used_by"]
 
 _EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
 
@@ -49,10 +50,9 @@ class Driver(Protocol):
     store: SagaStore
     runner: StepRunner
     observers: Observers
+    outage: Outage
 
-    async def commit(
-        self, live: LiveSaga, decision: Decision, *, consumed: tuple[str, ...] = ()
-    ) -> Committed:
+    async def commit(self, live: LiveSaga, decision: Decision) -> Committed:
         """Write a decision."""
         ...
 
@@ -121,7 +121,15 @@ class Crew:
     async def _listen(self) -> None:
         """Look at what is new in the inbox: events at once, commands once no step runs."""
         live = self._live
-        signals = await self._engine.store.inbox(live.saga_id, after=live.seen)
+        try:
+            signals = await self._engine.store.inbox(live.saga_id, after=live.seen)
+        except StoreUnavailableError as error:
+            if not self._tasks:
+                raise
+            # No reason to cancel steps that run: a renewal or a commit tells of it once more.
+            self._engine.outage.unanswered(f"reading the inbox of saga {live.saga_id}", error)
+            live.signals = live.seen
+            return
         live.rests.keep(signals)
         commands = [each for each in signals if each.kind not in _EVENTS and not each.consumed]
         if not commands:
@@ -260,9 +268,16 @@ class Crew:
 
     async def _commit(self, decision: Decision) -> None:
         gone = self._views.gone_after(decision)
-        used = self._views.used_up(gone)
-        await self._engine.commit(self._live, decision, consumed=used)
+        await self._engine.commit(self._live, decision)
         self._views.applied(decision, gone)
+
+
+def used_by(live: LiveSaga, decision: Decision) -> tuple[str, ...]:
+    """Return the ids of the events that a decision uses up: those of steps that are over."""
+    if not live.runs_branches:
+        return used_up(live, decision)
+    views = views_of(live)
+    return views.used_up(views.gone_after(decision))
 
 
 def answered(live: LiveSaga) -> bool:

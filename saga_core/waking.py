@@ -86,8 +86,6 @@ def used_up(live: LiveSaga, decision: Decision) -> tuple[str, ...]:
     back = before.direction is Direction.ROLLBACK
     if stays and not (back and before.generation != after.generation):
         return ()  # a rollback may undo a step once for each time that it was done
-    if live.definition.parallel and not before.in_hook:
-        return ()  # its driver knows
     given: Sequence[StoredSignal | None] = live.rests.given
     if not given and before.waiting_for is None:
         return ()
