@@ -148,7 +148,13 @@ async def run_bulk(
     dry_run: bool,
     progress: Callable[[BulkItem], None] | None,
 ) -> BulkReport:
-    """Give the order to one saga after the other, or only rehearse it."""
+    """Give the order to one saga after the other, or only rehearse it.
+
+    Raises `QueryError` for a `dry_run` that is neither True nor False.
+    """
+    if not isinstance(dry_run, bool):
+        # A setting that was forgotten must not be taken for a wish.
+        raise QueryError(f"dry_run must be True or False, got {dry_run!r}")
     items: list[BulkItem] = []
     broken_off = None
     async with aclosing(all_pages(engine.store, query)) as sagas:

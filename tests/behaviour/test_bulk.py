@@ -17,7 +17,7 @@ from saga_core import (
     SagaStore,
 )
 from saga_testing import Fault, FaultyStore
-from tests.behaviour.cast import Number, Story, definition, fails, retry, saga, waits
+from tests.behaviour.cast import NAME, Number, Story, definition, fails, retry, saga, waits
 
 DONE, SENT = BulkOutcome.DONE, BulkOutcome.SENT
 REFUSED, FAILED = BulkOutcome.REFUSED, BulkOutcome.FAILED
@@ -202,3 +202,12 @@ async def test_refusal_is_the_one_that_the_command_itself_raises(store: SagaStor
     with pytest.raises(SagaStateError) as refused:
         await one.admin.resume(ids[0])
     assert report.items[0].why == str(refused.value)
+
+
+@pytest.mark.parametrize("dry_run", [None, 0, "", "no"])
+async def test_only_false_itself_ends_the_dry_run(store: SagaStore, dry_run: Any) -> None:
+    one = saga(store, Story().step())
+    saga_id = await one.start(wait=False)
+    with pytest.raises(QueryError, match="dry_run must be True or False"):
+        await one.admin.bulk("cancel", name=NAME, dry_run=dry_run)
+    assert (await one.see(saga_id)).status is SagaStatus.RUNNING
