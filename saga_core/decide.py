@@ -66,7 +66,7 @@ from saga_core.happening import (
 )
 from saga_core.moving import move_to_version
 from saga_core.records import Due, NewEntry, SagaState
-from saga_core.status import Direction, EntryKind, SagaStatus
+from saga_core.status import END_HOOKS, Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, input_begun_with
 
 __all__ = ["decide", "ignore_command"]
@@ -84,7 +84,7 @@ def decide(
     `SagaStateError`, which names the status found and those that would do, for a request that the
     state does not allow.
     """
-    if state.is_ending:
+    if state.step_id in END_HOOKS:
         instead = instead_of_hook(definition, state, outputs, happened)
         if isinstance(instead, Unwound):
             decision = decide(definition, instead.state, instead.outputs, happened)

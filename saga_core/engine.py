@@ -205,7 +205,7 @@ class SagaEngine:
         By default the lease is kept while there is work, else released. A lost answer is settled
         by sending the same commit again; `write` is another way to write it and settle that.
         """
-        decision = live.with_hook_input(decision)
+        decision = decision if decision.state.step_input else live.with_hook_input(decision)
         if lease is None:
             lease = LeaseAction.KEEP if decision.drive else LeaseAction.RELEASE
         seen = live.seen if seen is None else seen

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
-from saga_core.status import Direction, EntryKind, Hook, SagaStatus, SignalKind
+from saga_core.status import END_HOOKS, Direction, EntryKind, Hook, SagaStatus, SignalKind
 
 __all__ = [
     "DUE_NOW",
@@ -131,11 +131,10 @@ class SagaState:
     @property
     def is_ending(self) -> bool:
         """Whether the saga has come to its end, and records it once its hook is done."""
-        return self.step_id in _END_HOOKS
+        return self.step_id in END_HOOKS
 
 
 _HOOKS = frozenset[str | None](Hook)
-_END_HOOKS = _HOOKS - {Hook.ON_START}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

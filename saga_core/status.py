@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-__all__ = ["ACTIVE", "ENDED", "Direction", "EntryKind", "Hook", "SagaStatus", "SignalKind"]
+__all__ = [
+    "ACTIVE",
+    "ENDED",
+    "END_HOOKS",
+    "Direction",
+    "EntryKind",
+    "Hook",
+    "SagaStatus",
+    "SignalKind",
+]
 
 
 class SagaStatus(StrEnum):
@@ -65,6 +74,10 @@ _HOOKS = {
     SagaStatus.FAILED: Hook.ON_FAILED,
     SagaStatus.STUCK: Hook.ON_STUCK,
 }
+
+
+END_HOOKS = frozenset[str | None](Hook) - {Hook.ON_START}
+"""Where a saga is that has come to its end and has not recorded it."""
 
 
 class EntryKind(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ import pytest
 from saga_core import (
     ActiveSagaAlreadyExistsError,
     EntryKind,
+    SagaBuilder,
     SagaStateError,
     SagaStatus,
     SagaStore,
@@ -349,6 +351,66 @@ async def test_paused_hook_rests_until_it_is_resumed(store: SagaStore) -> None:
     await one.admin.retry_step(saga_id)
     assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
     assert outbox.topics == ["COMPLETED"]
+
+
+async def test_hook_at_the_start_waits_until_the_saga_begins(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    outbox, story = Outbox(), Story()
+    one = with_hooks(store, outbox, story.step())
+    saga_id = await one.start(delay=HOUR)
+    await one.orchestrator.run_due()
+    assert outbox.topics == []
+    await harness.age(saga_id, HOUR)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+    assert outbox.topics == ["RUNNING", "COMPLETED"]
+
+
+async def test_event_ends_the_wait_of_a_hook_for_its_next_attempt(store: SagaStore) -> None:
+    outbox = Outbox()
+    one = with_hooks(
+        store, outbox, Story().step(), hooks=("on_completed",), hook_policy=retry(3, HOUR)
+    )
+    outbox.down()
+    saga_id = await one.start()
+    outbox.up()
+    token = (await one.see(saga_id)).step_execution_token
+    assert token is not None
+    assert await one.orchestrator.notify(saga_id=saga_id, token=token, event={"broker": "up"})
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+    ((key, _),) = outbox.sent
+    assert key.endswith(":on_completed:do:0")
+
+
+async def test_parallel_saga_runs_its_hooks_once_for_all_its_branches(store: SagaStore) -> None:
+    outbox, story = Outbox(), Story()
+    broken = [True]
+
+    def busy(_: Number, ctx: object) -> None:
+        if broken:
+            raise ValueError("busy")
+
+    def made(*steps: Any) -> Any:
+        builder = SagaBuilder(parallel=True)
+        for number, step in enumerate(steps):
+            builder.add_step(step=step, step_id=f"side_{number}", input_map=lambda ctx: Number(n=1))
+        plain = hooked(Story().step(), outbox=outbox)
+        return replace(builder.build(), hooks=plain.hooks)
+
+    after = await saga(store, made=made(story.step(), story.step())).run()
+    assert (after.status, outbox.topics) == (SagaStatus.COMPLETED, ["RUNNING", "COMPLETED"])
+    assert set(outbox.sent[-1][1].payload["outputs"]) == {"side_0", "side_1"}
+    outbox.sent.clear()
+    failing = saga(store, made=made(story.step(undo=busy), story.step(fails())))
+    saga_id = await failing.start()
+    after = await failing.see(saga_id)
+    assert (after.status, outbox.topics) == (SagaStatus.STUCK, ["RUNNING", "STUCK"])
+    broken.clear()
+    await failing.admin.retry_step(saga_id)
+    after = await failing.see(saga_id)
+    assert after.status is SagaStatus.COMPENSATED, await failing.admin.explain(saga_id)
+    assert outbox.topics == ["RUNNING", "STUCK", "COMPENSATED"]
 
 
 # --- workers that die ---------------------------------------------------------------------------
