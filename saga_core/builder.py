@@ -109,7 +109,7 @@ class SagaBuilder(HookBuilder):
             ),
             compensate_when=_checked_compensate_when(compensate_when, signature, where),
             pivot=self._checked_pivot(pivot, compensate_when, where),
-            transaction=self._checked_transaction(transaction, signature, where),
+            transaction=_checked_transaction(transaction, signature, where),
             input=PayloadCodec(signature.input_type, what=f"{where}, input"),
             output=PayloadCodec(signature.output_type, what=f"{where}, output"),
         )
@@ -189,15 +189,6 @@ class SagaBuilder(HookBuilder):
                 f"there are two steps with the id '{step_id}': give one of them another step_id"
             )
         return step_id
-
-    def _checked_transaction(self, value: bool, signature: StepSignature, where: str) -> bool:
-        if value is True and self._parallel:
-            raise SagaDefinitionError(
-                f"{where}: a step of a parallel saga cannot work in the store's transaction: its "
-                "commits travel together with those of other steps. Leave transaction=True out, or "
-                "make the saga a sequential one"
-            )
-        return _checked_transaction(value, signature, where)
 
     def _checked_pivot(self, pivot: bool, compensate_when: CompensateWhen, where: str) -> bool:
         if not isinstance(pivot, bool):

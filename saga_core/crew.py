@@ -138,6 +138,9 @@ class LiveBranch(LiveSaga):
     def assume(self, step_id: str, output: str, value: Any) -> None:
         """Let nobody see an output that is yet to be recorded: other steps run meanwhile."""
 
+    def forget(self, step_id: str) -> None:
+        """Take nothing back: nothing was assumed."""
+
     def input_after(self, spec: StepSpec) -> NextInput | None:
         """Return None: what follows is found when the step is on record."""
         return None

@@ -96,7 +96,7 @@ class SagaEngine:
         self.children = Children(store, self.registry, limits)
         self.runner = StepRunner(limits, observers, self.children, execution_lease * LENT)
         self.outage = Outage()
-        self._transactions = Transactions(store, self.outage, patience=PATIENCE)
+        self.transactions = Transactions(store, self.outage, patience=PATIENCE)
         self._keeper = LeaseKeeper(
             store, self.worker, execution_lease, self._signalled, self.outage
         )
@@ -165,7 +165,7 @@ class SagaEngine:
                     continue
                 version = live.version
                 if live.definition.transacts and works_in_transaction(live):
-                    happened = await self._transactions.run(live, self.runner.run, self._record)
+                    happened = await self.transactions.run(live, self.runner.run, self._record)
                 else:
                     happened = await self.runner.run(live)
                 if happened is not None:

@@ -37,6 +37,7 @@ from saga_core.records import Committed, Due
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.timing import AT_START
+from saga_core.transacting import Transactions, Write, works_in_transaction
 from saga_core.waking import is_answered, used_up
 
 __all__ = ["Crew", "answered", "due_at_rest", "used_by"]
@@ -51,8 +52,11 @@ class Driver(Protocol):
     runner: StepRunner
     observers: Observers
     outage: Outage
+    transactions: Transactions
 
-    async def commit(self, live: LiveSaga, decision: Decision) -> Committed:
+    async def commit(
+        self, live: LiveSaga, decision: Decision, *, write: Write | None = None
+    ) -> Committed:
         """Write a decision."""
         ...
 
@@ -162,10 +166,24 @@ class Crew:
         return self._live.definition.step(step_id).pivot
 
     def _run(self, step_id: str, view: LiveBranch, *, left: bool = False) -> None:
-        running = _left() if left else self._engine.runner.run(view)
+        running = _left() if left else self._runs(view)
         task: asyncio.Task[Happened | None] = asyncio.ensure_future(running)
         self._tasks[step_id] = task
         task.add_done_callback(lambda _: self._note(step_id))
+
+    async def _runs(self, view: LiveBranch) -> Happened | None:
+        """Run a step, one that works in the store's transaction while nobody else commits."""
+        if not works_in_transaction(view):
+            return await self._engine.runner.run(view)
+        async with self.lock:
+            # Else another commit might wait for the transaction, and the step's for the other.
+            return await self._engine.transactions.run(view, self._engine.runner.run, self._record)
+
+    async def _record(self, view: LiveSaga, happened: Happened, write: Write) -> None:
+        """Record what a step came to in its own transaction."""
+        self._engine.observers.hand_over(view, self._live)
+        step_id = view.state.step_id or ""
+        await self._commit(self._decided([InBranch(step_id, happened)]), write=write)
 
     def _note(self, step_id: str) -> None:
         self._ended.append(step_id)
@@ -206,6 +224,8 @@ class Crew:
             came = [(step_id, self._tasks.pop(step_id).result()) for step_id in ended]
             happened: list[Happened] = []
             for step_id, what in came:
+                if step_id not in self.branches:
+                    continue  # recorded in its own transaction
                 view = self._views[step_id]
                 self._engine.observers.hand_over(view, self._live)
                 if what is None and view.call.interrupt is Interrupt.SIBLING:
@@ -266,9 +286,9 @@ class Crew:
         steps = map(live.definition.step, ready_steps(live.definition, live.outputs))
         return tuple(Begin(spec.step_id, live.map_input(spec), uuid4()) for spec in steps)
 
-    async def _commit(self, decision: Decision) -> None:
+    async def _commit(self, decision: Decision, write: Write | None = None) -> None:
         gone = self._views.gone_after(decision)
-        await self._engine.commit(self._live, decision)
+        await self._engine.commit(self._live, decision, write=write)
         self._views.applied(decision, gone)
 
 
