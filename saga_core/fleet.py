@@ -195,8 +195,13 @@ class Fleet:
         self.state = replace(
             self.state, direction=Direction.ROLLBACK, last_error=error, error_code=code
         )
+        changed = list(self._changed)
         self.branches, self._changed = {}, {}
-        return self._back(token)
+        decision = self._back(token)
+        if decision.history:
+            return decision
+        # The last step that ran was left, and there is nothing to undo: that is what has happened.
+        return replace(decision, history=tuple(map(undone_entry, changed)))
 
     def _back(self, token: UUID | None) -> Decision:
         known = {**self._outputs, **self._new}

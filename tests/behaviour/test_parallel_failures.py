@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -94,6 +96,47 @@ async def test_cancelled_siblings_of_a_failure_count_as_maybe_done(store: SagaSt
     assert (ended.status, ended.last_error) == (SagaStatus.COMPENSATED, "ValueError: no")
     undone = sorted(line for line in story.log if line.startswith(("undo", "probe")))
     assert undone == ["probe asked 1", "undo asked 1->9", "undo done 1->2", "undo unsure 1->None"]
+
+
+@pytest.mark.parametrize("sibling", ["cancelled", "in a thread", "waits"])
+async def test_failure_is_the_end_where_the_sibling_is_left_and_nothing_is_to_be_undone(
+    store: SagaStore, sibling: str
+) -> None:
+    story, gate, entered, failed = Story(), Gate(2), threading.Event(), asyncio.Event()
+
+    async def hangs(_: Number, __: StepContext) -> None:
+        await gate()
+        await asyncio.Event().wait()
+
+    def in_thread(_: Number, ctx: StepContext) -> None:
+        entered.set()
+        while not ctx.cancelled:
+            time.sleep(0.001)
+
+    async def asks_to_wait(_: Number, __: StepContext) -> AwaitEvent:
+        await failed.wait()
+        await asyncio.sleep(0.02)  # until the failure is on record, or nearly
+        return AwaitEvent(Paid)
+
+    async def breaks(_: Number, __: StepContext) -> None:
+        if sibling == "cancelled":
+            await gate()
+        elif sibling == "in a thread":
+            await asyncio.to_thread(entered.wait)
+        failed.set()
+        raise ValueError("no")
+
+    left = {
+        "cancelled": story.step(hangs),
+        "in a thread": story.threaded(in_thread),
+        "waits": story.step(asks_to_wait),
+    }
+    policy = "finish" if sibling == "waits" else "cancel"
+    made = parallel({"bad": story.step(breaks), "left": left[sibling]}, on_branch_failure=policy)
+    async with asyncio.timeout(20):
+        ended = await saga(store, made=made).run()
+    assert (ended.status, ended.last_error) == (SagaStatus.COMPENSATED, "ValueError: no")
+    assert not any(line.startswith("undo") for line in story.log)
 
 
 async def test_takeover_while_siblings_finish_runs_them_again(
