@@ -178,9 +178,7 @@ def waits_of(record: SagaRecord) -> tuple[Resting, ...]:
     found: list[Resting] = []
     for entry in reversed(record.outputs):
         if entry.kind is EntryKind.WAITING and entry.step_id == record.state.step_id:
-            # The saga was changed last when it began this wait, or later.
-            began = min(entry.at, record.updated_at)
-            found.append(Resting(Rest.decode(entry.output or ""), began))
+            found.append(Resting(Rest.decode(entry.output or ""), entry.at))
             if found[-1].rest.number == 0:
                 break
     return tuple(reversed(found))

@@ -9,11 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from saga_core import SagaAdmin, SagaStateError, SagaStatus, SagaStore
+from saga_core import AwaitEvent, SagaAdmin, SagaStateError, SagaStatus, SagaStore, Sleep
 from saga_core.commands import Command
 from saga_core.happening import Operator
 from saga_core.records import Signal
 from saga_core.status import Direction, SignalKind
+from saga_testing import ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
 
@@ -327,3 +328,22 @@ async def test_ignored_command_does_not_end_the_wait_for_a_retry(store: SagaStor
     assert after.step_history[-1].kind == "command_ignored"
     assert after.deadline_at is not None
     assert after.deadline_at - after.updated_at > timedelta(minutes=50)
+
+
+@pytest.mark.parametrize("rest", [Sleep(HOUR), AwaitEvent(Number, timeout=HOUR)])
+async def test_clock_that_is_set_back_during_a_pause_ends_no_rest_early(
+    rest: Sleep | AwaitEvent,
+) -> None:
+    clock, day = ManualClock(), timedelta(days=1)
+    step = Story().step(lambda _, ctx: None if ctx.waits else rest)
+    one = saga(MemoryStore(clock=clock), step)
+    saga_id = await one.start()
+    clock.advance(timedelta(minutes=1))
+    clock.jump(-day)
+    await one.admin.pause(saga_id)
+    clock.jump(day)
+    await one.admin.resume(saga_id)
+    assert (await one.see(saga_id)).status is SagaStatus.SUSPENDED
+    clock.advance(HOUR)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is not SagaStatus.SUSPENDED
