@@ -52,11 +52,22 @@ _LOGIN_ERRORS = (
 class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection without the reset query, which would double the round trips.
 
-    So nothing may leave session state behind on it: no SET, no LISTEN, no advisory lock.
+    So nothing may leave session state behind on it: no SET, no LISTEN, no advisory lock. Only
+    strangers may, to whom it is lent: then it is reset, once, when it goes back.
     """
 
+    is_lent = False
+
+    def lend(self) -> None:
+        """Say that a stranger works with it until it is released."""
+        self.is_lent = True
+
     def get_reset_query(self) -> str:
-        return ""
+        if not self.is_lent:
+            return ""
+        self.is_lent = False
+        query: str = super().get_reset_query()
+        return query
 
 
 def safe(url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -20,6 +20,8 @@ WATCH = 1.0
 """Seconds between looks for statements that have taken too long."""
 
 CLOSE_PATIENCE = 5.0
+
+_LOST = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class LeanPool:
@@ -63,16 +65,18 @@ class LeanPool:
             finally:
                 del self._busy[connection]
                 # asyncpg waits for a cancelled statement to be over, and resets what is left.
-                await asyncio.shield(self._pool.release(connection))
+                await asyncio.shield(self._release(connection))
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection to somebody who watches over its time himself.
 
-        One is always left for the statements of others, renewals of leases among them.
+        One is always left for the statements of others, renewals of leases among them. What he
+        has set for the session is reset.
         """
         async with self._lendable, self.acquire() as connection:
             self._busy[connection] = float("inf")
+            connection.lend()
             yield connection
 
     async def close(self) -> None:
@@ -84,7 +88,7 @@ class LeanPool:
                 for connection in filter(is_alive, self._idle):
                     await self._pool.release(connection)
                 await self._pool.close()
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _LOST:
             self._pool.terminate()
         self._idle.clear()
 
@@ -98,6 +102,15 @@ class LeanPool:
                 raise
             finally:
                 self._give_back(connection)
+
+    async def _release(self, connection: asyncpg.Connection) -> None:
+        """Give a connection back to asyncpg, which cuts one that cannot be reset."""
+        if not (is_alive(connection) and connection.is_lent):
+            await self._pool.release(connection)
+            return
+        # The transaction is over by now, and committed perhaps: no error may say otherwise.
+        with suppress(*_LOST):
+            await self._pool.release(connection, timeout=CLOSE_PATIENCE)
 
     async def _take(self) -> asyncpg.Connection:
         while self._idle:

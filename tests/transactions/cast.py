@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from saga_core import AwaitEvent, BaseStep, SagaBuilder, SagaDefinition, StepContext
+from saga_core import AwaitEvent, BaseStep, SagaBuilder, SagaDefinition, Sleep, StepContext
 from saga_testing.conformance import Business
 
 __all__ = ["NAME", "Act", "Approved", "Book", "Booking", "bookings"]
@@ -34,12 +34,12 @@ class Book(BaseStep[Booking, Booking]):
         self._undo = undo
         self.contexts: list[StepContext] = []
 
-    async def execute(self, inp: Booking, ctx: StepContext) -> Booking | AwaitEvent:
+    async def execute(self, inp: Booking, ctx: StepContext) -> Booking | AwaitEvent | Sleep:
         self.contexts.append(ctx)
         await self._business.write(ctx.transaction, f"do {ctx.step_id}")
         if self._acts:
             answer = await self._acts.pop(0)(ctx)
-            if isinstance(answer, AwaitEvent):
+            if isinstance(answer, (AwaitEvent, Sleep)):
                 return answer
         return inp
 

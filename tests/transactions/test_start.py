@@ -199,3 +199,29 @@ async def test_row_that_points_at_the_saga_keeps_no_signal_waiting(
         assert await admin.fetchval("SELECT count(*) FROM points_at_saga") == 1
         await admin.execute("DROP TABLE points_at_saga")
         await admin.close()
+
+
+async def test_queued_saga_begins_with_a_step_in_a_transaction(
+    store: SagaStore, business: Business
+) -> None:
+    """The commit that ends the one before it calls it, in the transaction of that one's step."""
+    shop = Shop(store, Book(business))
+    one = await shop.start(wait=False, aggregation_id="key")
+    two = await shop.start(wait=False, aggregation_id="key", on_conflict="queue")
+    assert await shop.orchestrator.run_due() == 2
+    assert await shop.status(one) is SagaStatus.COMPLETED
+    assert await shop.status(two) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "do step_0"]
+
+
+async def test_saga_queues_from_within_a_callers_transaction(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business))
+    one = await shop.start(wait=False, aggregation_id="key")
+    async with business.session() as session:
+        two = await shop.start(aggregation_id="key", on_conflict="queue", session=session)
+        same = await shop.start(aggregation_id="key", on_conflict="return", session=session)
+    assert same == one
+    assert await shop.orchestrator.run_due() == 2
+    assert await shop.status(two) is SagaStatus.COMPLETED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -20,11 +20,13 @@ from saga_core import (
     SagaStateError,
     SagaStatus,
     SagaStore,
+    Sleep,
     StepContext,
     open_store,
 )
 from saga_testing import Fault, FaultyStore, MemoryStore
 from saga_testing.conformance import Business, StoreHarness
+from saga_testing.servers import PostgresqlServer
 from tests.transactions.cast import NAME, Approved, Book, Booking, bookings
 
 NOW = timedelta(0)
@@ -132,6 +134,43 @@ async def test_step_that_waits_keeps_what_it_has_written_before(
     assert await shop.orchestrator.run_due() == 1
     assert await shop.status(saga_id) is SagaStatus.COMPLETED
     assert await business.rows() == ["do step_0", "do step_0"]
+
+
+async def test_step_that_sleeps_keeps_what_it_has_written_before(
+    store: SagaStore, business: Business, harness: StoreHarness
+) -> None:
+    async def sleeps(_: StepContext) -> Sleep:
+        return Sleep(timedelta(days=1))
+
+    shop = Shop(store, Book(business, sleeps))
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.SUSPENDED
+    assert await business.rows() == ["do step_0"]
+    await harness.age(saga_id, timedelta(days=2))
+    assert await shop.orchestrator.run_due() == 1
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "do step_0"]
+
+
+async def test_what_a_step_has_set_for_its_session_is_gone_with_its_transaction(
+    postgresql: PostgresqlServer,
+) -> None:
+    """Else the statements of every other saga would run under the settings of a stranger."""
+
+    class Careless:
+        async def write(self, transaction: Any, text: str) -> None:
+            await transaction.execute("SET statement_timeout = 1234")
+            await transaction.execute("SET search_path = elsewhere")
+            await transaction.execute("SELECT pg_advisory_lock(4711)")
+
+    options: dict[str, Any] = {"create_schema": True, "namespace": f"n{uuid4().hex[:8]}"}
+    async with open_store(postgresql.url, pool_max_size=1, **options) as store:
+        shop = Shop(store, Book(Careless()))  # type: ignore[arg-type]
+        await shop.start()
+        pool = store._pool  # type: ignore[attr-defined]
+        assert await pool.fetchval("SHOW statement_timeout") == "30s"
+        assert await pool.fetchval("SHOW search_path") == '"$user", public'
+        assert await pool.fetchval("SELECT count(*) FROM pg_locks WHERE objid = 4711") == 0
 
 
 async def test_step_that_takes_too_long_leaves_no_rows(

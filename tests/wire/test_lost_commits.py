@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from saga_backends.postgresql import PostgresqlStore
 from saga_core import FixedRetry, SagaOrchestrator, SagaStatus, StepContext
 from saga_core.store import SagaStore
 from saga_testing.conformance import Business
@@ -81,6 +82,20 @@ async def test_step_whose_commit_is_not_answered_is_not_done_again(
     assert len(book.contexts) == 1
     assert await business.rows() == ["do step_0", "do step_1"]
     assert await told(store, saga_id) == [("completed", "step_0"), ("completed", "step_1")]
+
+
+async def test_connection_that_is_lost_after_the_commit_undoes_nothing(
+    proxy: PostgresqlProxy, store: SagaStore, business: Business
+) -> None:
+    """What a step may have left on it is reset then."""
+    book = Book(business, Lose(proxy, b"RESET ALL"))
+    orchestrator = shop(store, book, Book(business))
+    saga_id = await orchestrator.start(saga_name=NAME, initial_data={})
+    if isinstance(store, PostgresqlStore):
+        assert proxy.dropped.is_set()
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+    assert len(book.contexts) == 1
+    assert await business.rows() == ["do step_0", "do step_1"]
 
 
 async def test_step_whose_last_statement_is_not_answered_is_done_once_more(
