@@ -14,6 +14,7 @@ import pytest
 from saga_core import (
     ActiveSagaAlreadyExistsError,
     EntryKind,
+    Message,
     SagaBuilder,
     SagaStateError,
     SagaStatus,
@@ -336,6 +337,35 @@ async def test_settled_end_takes_no_command_that_would_change_it(
     with pytest.raises(SagaStateError, match="its end is settled: COMPLETED"):
         await one.admin.abort(saga_id)
     assert (await store.export(saga_id)).history == before
+
+
+@pytest.mark.parametrize("command", ["cancel", "abort"])
+async def test_command_to_whoever_drives_the_hook_is_told_and_the_message_is_sent(
+    store: SagaStore, command: str
+) -> None:
+    sending, go = asyncio.Event(), asyncio.Event()
+    outbox, story = Outbox(), Story()
+    keys: list[str] = []
+
+    class Slow(Outbox):
+        async def publish(self, message: Message, *, idempotency_key: str) -> str | None:
+            keys.append(idempotency_key)
+            sending.set()
+            await go.wait()
+            return await outbox.publish(message, idempotency_key=idempotency_key)
+
+    one = with_hooks(store, Slow(), story.step(), hooks=("on_completed",))
+    task = asyncio.create_task(one.start())
+    await sending.wait()
+    saga_id = story.contexts[0].saga_id
+    await getattr(one.admin, command)(saga_id, wait=False)
+    go.set()
+    after = await one.see(await task)
+    assert after.status is SagaStatus.COMPLETED
+    (ignored,) = [each for each in after.step_history if each.kind == "command_ignored"]
+    assert "COMPLETED" in (ignored.reason or "")  # settled, or on record by then
+    assert outbox.topics == ["COMPLETED"]
+    assert set(keys) == {key for key, _ in outbox.sent}
 
 
 async def test_paused_hook_rests_until_it_is_resumed(store: SagaStore) -> None:
