@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from saga_core import SagaOrchestrator, SagaStatus, open_store
+from saga_testing.conformance.sagas import ended, leased
+from saga_testing.conformance.waiters import gone, queued
 from saga_testing.redis_proxy import RedisProxy
 from tests.redis.keys import Keys
 from tests.redis.scene import CALLS, set_scene
@@ -45,6 +47,20 @@ async def test_claim_of_a_saga_with_outputs_is_one_reply(proxy: RedisProxy, name
         proxy.replies = 0
         assert await orchestrator.run_due(limit=1) == 1
         assert proxy.replies == 1 + 3  # the claim, and a commit for each step
+
+
+async def test_end_of_a_saga_that_others_wait_for_is_one_reply(
+    proxy: RedisProxy, namespace: str
+) -> None:
+    async with open_store(proxy.url, namespace=namespace) as store:
+        for _ in range(2):  # the first round sends the scripts
+            holder = (await store.create(leased(aggregation_id="a"))).record
+            waiter = (await store.create(queued())).record
+            proxy.replies = 0
+            await store.commit(ended(holder))
+            counted = proxy.replies
+            await store.commit(gone(await store.load(waiter.saga_id)))
+        assert counted == 1
 
 
 async def test_bytes_per_step_do_not_grow_with_the_steps_before(

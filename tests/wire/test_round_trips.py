@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from saga_core import SagaOrchestrator, SagaStatus, open_store
+from saga_testing.conformance.sagas import ended, leased
+from saga_testing.conformance.waiters import gone, queued
 from saga_testing.proxy import PostgresqlProxy
 from tests.wire.conftest import options, three_steps
 
@@ -43,6 +45,23 @@ async def test_claim_of_a_saga_with_outputs_is_one_round_trip(proxy: PostgresqlP
         proxy.round_trips = 0
         assert await orchestrator.run_due(limit=1) == 1
         assert proxy.round_trips == 1 + 3  # the claim, and a commit for each step
+
+
+async def test_end_of_a_saga_that_others_wait_for_is_one_round_trip(
+    proxy: PostgresqlProxy,
+) -> None:
+    chosen: dict[str, Any] = options()
+    async with open_store(proxy.url, **chosen) as store:
+        for _ in range(3):  # the first round prepares the statements
+            holder = (await store.create(leased(aggregation_id="a"))).record
+            waiters = [(await store.create(queued())).record for _ in range(2)]
+            proxy.round_trips = 0
+            await store.commit(ended(holder))
+            counted = proxy.round_trips
+            assert (await store.load(waiters[0].saga_id)).due_at is not None
+            for waiter in waiters:
+                await store.commit(gone(await store.load(waiter.saga_id)))
+        assert counted == 1
 
 
 async def test_bytes_per_step_do_not_grow_with_the_steps_before(proxy: PostgresqlProxy) -> None:
