@@ -78,6 +78,18 @@ class TurnRules(Topic):
                 await asyncio.gather(one.commit(ended(holder)), two.commit(back(waiter)))
                 assert (await claim_one(two)).saga_id == waiter.saga_id
 
+    async def test_saga_queued_while_the_first_leaves_is_not_forgotten(
+        self, harness: StoreHarness
+    ) -> None:
+        """Nobody has the aggregate, so nobody's end would find out."""
+        async with harness.open() as one, harness.open() as two:
+            for number in range(30):
+                key = f"key-{number}"
+                first = (await one.create(queued(key))).record
+                second = queued(key)
+                await asyncio.gather(one.commit(gone(first)), two.create(second))
+                assert (await claim_one(two)).saga_id == second.saga_id
+
     async def test_one_of_many_queued_sagas_takes_the_aggregate(
         self, harness: StoreHarness
     ) -> None:
