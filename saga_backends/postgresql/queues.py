@@ -20,6 +20,10 @@ from saga_core.errors import ActiveSagaAlreadyExistsError
 __all__ = ["Queues"]
 
 
+MOST_AWAITED = 10_000
+"""Sagas of which it is remembered at a time; to forget one costs its end a round trip."""
+
+
 class Queues:
     """The queues of one namespace. Every call needs a connection that is in a transaction."""
 
@@ -27,6 +31,22 @@ class Queues:
         self._sql = sql
         self._namespace = namespace
         self._channel = channel
+        self._awaited: set[UUID] = set()
+
+    def note(self, saga_id: UUID, *, awaited: bool) -> None:
+        """Remember of a saga that is driven here whether others were queued behind it."""
+        if not awaited:
+            self._awaited.discard(saga_id)
+        elif len(self._awaited) < MOST_AWAITED:
+            self._awaited.add(saga_id)
+
+    def forms_of_end(self, saga_id: UUID) -> tuple[str, ...]:
+        """Return the forms of a commit that ends a saga, in the order in which to try them.
+
+        The one that calls nobody does nothing where somebody waits. It costs least, and nearly
+        always it is the right one, unless an earlier commit told that it is not.
+        """
+        return ("free",) if saga_id in self._awaited else ("end", "free")
 
     async def lock(self, runner: Any, aggregation_ids: Iterable[str]) -> None:
         """Let nobody else change these queues until the transaction's end."""

@@ -112,7 +112,8 @@ class Statements(WorkStatements):
 
         `lease` is keep, release, release_quietly or take; its parameters follow the state. `key`
         is free for a saga that gives its aggregate up: the first in the queue is called. It is
-        queue for one that is or was queued, of which no other form changes anything.
+        end for one that others have never waited for: that spares it looking. It is queue for one
+        that is or was queued, of which no other form changes anything.
         """
         parameter = _LAST_STATE + 1
         sets = [self._set_state]
@@ -123,6 +124,8 @@ class Statements(WorkStatements):
                AND (waiters = 0 OR waiters = (
                    SELECT f.waiters FROM {self._sagas} f
                     WHERE f.namespace = $1 AND f.{self._id} = $2))"""  # noqa: S608
+        elif key == "end":
+            where += " AND waiters = 0"
         elif key == "queue":
             where = ""
             sets.append("waiters = waiters + $8::boolean::integer")
@@ -203,9 +206,9 @@ class Statements(WorkStatements):
             parts.append(f""", told AS (
             SELECT pg_notify(${parameter}::text, $1) FROM ({" UNION ALL ".join(woken)}) woken
         )
-        SELECT version, fence, signals, (SELECT count(*) FROM told) FROM moved""")  # noqa: S608
+        SELECT version, fence, signals, waiters, (SELECT count(*) FROM told) FROM moved""")  # noqa: S608
         else:
-            parts.append("\n        SELECT version, fence, signals FROM moved")
+            parts.append("\n        SELECT version, fence, signals, waiters FROM moved")
         return "".join(parts)
 
     def _entries(

@@ -232,11 +232,18 @@ class PostgresqlStore(PostgresqlCreation, PostgresqlLender, PostgresqlCatalog):
     async def _commit(
         self, runner: Any, transition: Transition, *, queued: bool = False
     ) -> Committed:
+        keys: tuple[str, ...] = ("queue",) if queued else ("",)
+        if not queued and not transition.state.active:
+            keys = self._queues.forms_of_end(transition.saga_id)
         for _ in range(COMMIT_TRIES):
-            committed = await self._try_to_commit(runner, transition, queued=queued)
-            committed = committed or await self._settled(runner, transition, queued=queued)
+            for key in keys:
+                committed = await self._try_to_commit(runner, transition, key)
+                if committed is not None:
+                    return committed
+            committed = await self._settled(runner, transition, queued=queued)
             if committed is not None:
                 return committed
+            keys = keys[-1:]
         raise StoreUnavailableError(
             f"{self._where}: the queue behind saga {transition.saga_id} changes faster than the "
             "saga can end; try again",
@@ -244,11 +251,9 @@ class PostgresqlStore(PostgresqlCreation, PostgresqlLender, PostgresqlCatalog):
         )
 
     async def _try_to_commit(
-        self, runner: Any, transition: Transition, *, queued: bool
+        self, runner: Any, transition: Transition, key: str
     ) -> Committed | None:
         lease, lease_values = lease_of(transition)
-        state = transition.state
-        key = "queue" if queued else "" if state.active else "free"
         notifies = (lease == "release" or key == "free") and self._sql.notifies
         marks = transition.consumed
         statement = self._sql.commit(
@@ -294,6 +299,7 @@ class PostgresqlStore(PostgresqlCreation, PostgresqlLender, PostgresqlCatalog):
             raise
         if row is None:
             return None
+        self._queues.note(transition.saga_id, awaited=row[3] > 0 and transition.state.active)
         return Committed(version=row[0], fence=row[1], signals=row[2], held=True)
 
     async def _settled(

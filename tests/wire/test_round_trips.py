@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from saga_core import SagaOrchestrator, SagaStatus, open_store
-from saga_testing.conformance.sagas import ended, leased
+from saga_testing.conformance.sagas import commit_of, ended, leased
 from saga_testing.conformance.waiters import gone, queued
 from saga_testing.proxy import PostgresqlProxy
 from tests.wire.conftest import options, three_steps
@@ -55,8 +56,9 @@ async def test_end_of_a_saga_that_others_wait_for_is_one_round_trip(
         for _ in range(3):  # the first round prepares the statements
             holder = (await store.create(leased(aggregation_id="a"))).record
             waiters = [(await store.create(queued())).record for _ in range(2)]
+            step = await store.commit(commit_of(holder))  # it tells that others wait
             proxy.round_trips = 0
-            await store.commit(ended(holder))
+            await store.commit(replace(ended(holder), expected_version=step.version))
             counted = proxy.round_trips
             assert (await store.load(waiters[0].saga_id)).due_at is not None
             for waiter in waiters:
