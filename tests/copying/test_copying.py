@@ -21,6 +21,7 @@ from saga_core.comparing import difference
 from saga_core.records import Held, SagaExport
 from saga_testing import Fault, FaultyStore, MemoryStore
 from saga_testing.conformance.sagas import commit_of, ended, event, leased, new_saga
+from saga_testing.conformance.waiters import queued
 
 from .conftest import KINDS, OpenEmpty
 from .lives import exports, live, moved_on
@@ -311,3 +312,21 @@ async def test_sagas_that_come_and_go_during_the_run_do_not_upset_it() -> None:
 
     assert await copy_sagas(old, new) == CopyReport(copied=6, gone=1)
     assert await new.load(ids[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_queues_move_with_their_order(empty: OpenEmpty, kind: str) -> None:
+    """Also where the holder comes after those that wait for it: they are due, and go back."""
+    old, new = await empty(kind), await empty("sqlite" if kind == "memory" else "memory")
+    first = (await old.create(queued())).record
+    second = (await old.create(queued())).record
+    holder = (await old.create(new_saga(aggregation_id="a"))).record
+    ids = [first.saga_id, second.saga_id, holder.saga_id]
+
+    assert await copy_sagas(old, new) == CopyReport(copied=3)
+
+    assert await same(old, new, ids)
+    assert (await new.load(second.saga_id)).due_at is None
+    await new.commit(ended(await new.load(holder.saga_id)))
+    assert (await new.load(first.saga_id)).due_at is not None
+    assert (await new.load(second.saga_id)).due_at is None

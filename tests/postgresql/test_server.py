@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from saga_backends.postgresql import migration_sql
+from saga_backends.postgresql.schema import migrations
 from saga_core import (
     Direction,
     PayloadError,
@@ -35,10 +36,12 @@ from saga_testing.conformance.sagas import (
     LEASE,
     claim,
     commit_of,
+    ended,
     leased,
     listed,
     new_saga,
 )
+from saga_testing.conformance.waiters import queued
 from saga_testing.servers import PostgresqlServer, postgresql_server
 from tests.behaviour.cast import Story, definition
 
@@ -318,4 +321,46 @@ async def test_time_that_would_become_infinite_is_refused(
             await store.restore(never)
         assert (await store.load(record.saga_id)).version == record.version
         assert await store.count(Query()) == 1
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+async def test_code_of_before_writes_to_an_upgraded_schema(
+    postgresql: PostgresqlServer, connection: Any
+) -> None:
+    """What newer migrations add has a default, so that both work on one schema for a while."""
+    schema = fresh_schema()
+    needed = (
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = $1 "
+        "AND is_nullable = 'NO' AND column_default IS NULL AND table_name <> 'saga_schema'"
+    )
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    await connection.execute(migrations()[0].text(schema))
+    before = set(map(tuple, await connection.fetch(needed, schema)))
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    await connection.execute(migration_sql(schema))
+    assert set(map(tuple, await connection.fetch(needed, schema))) == before
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+async def test_older_schema_names_the_command_and_keeps_its_sagas_through_the_upgrade(
+    postgresql: PostgresqlServer, connection: Any
+) -> None:
+    schema = fresh_schema()
+    new = new_saga(aggregation_id="a")
+    async with open_store(postgresql.url, create_schema=True, schema_name=schema) as store:
+        await store.create(new)
+    # Back to version 1, as it was before there were queues.
+    await connection.execute(
+        f"DROP INDEX {schema}.saga_queued, {schema}.saga_ended; "
+        f"ALTER TABLE {schema}.saga DROP COLUMN waiters; "
+        f"DELETE FROM {schema}.saga_schema WHERE version > 1"
+    )
+    with pytest.raises(SchemaError, match="Run `saga db upgrade URL`"):
+        async with open_store(postgresql.url, schema_name=schema):
+            pass
+    async with open_store(postgresql.url, create_schema=True, schema_name=schema) as store:
+        waiter = (await store.create(queued())).record
+        assert waiter.due_at is None
+        await store.commit(ended(await store.load(new.saga_id)))
+        assert (await store.load(waiter.saga_id)).due_at is not None
     await connection.execute(f"DROP SCHEMA {schema} CASCADE")
