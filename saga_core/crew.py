@@ -81,6 +81,8 @@ class BranchRests(Rests):
         self._whole = whole
         self._taken = taken
         self._step_id = branch.state.step_id or ""
+        self.reserved: str | None = None
+        """The event that is kept for the step, which was not entered with it yet."""
 
     def follow(self, state: SagaState) -> None:
         """Take up where a command has put the step."""
@@ -113,9 +115,18 @@ class BranchRests(Rests):
         """Tell whether a signal with this id has been heard, used or not."""
         return self._whole.knows(event_id)
 
+    def reserve(self, given: Sequence[StoredSignal | None]) -> None:
+        """Keep from others what the waits were given, and what the last of them is to get."""
+        for signal in given:
+            if signal is not None:
+                self._taken[signal.event_id] = self._step_id
+        last = given[-1]
+        self.reserved = None if last is None else last.event_id
+
     def enter(self, given: Iterable[StoredSignal | None] = (), over: Iterable[Any] = ()) -> None:
         """Note with which events the step is entered: no other step gets them."""
         events = list(given)
+        self.reserved = None
         for signal in events:
             if signal is not None:
                 self._taken[signal.event_id] = self._step_id
@@ -170,7 +181,7 @@ class Views:
             view = self[step_id]
             if view.rests.waits:
                 given = view.rests.answers(awaited_models(view, live.definition.step(step_id)))
-                view.rests.enter(given)
+                view.rests.reserve(given)
 
     @property
     def branches(self) -> dict[str, Branch]:
@@ -229,7 +240,12 @@ class Views:
     def used_up(self, gone: Iterable[str]) -> tuple[str, ...]:
         """Return the ids of the events that steps were given which are over."""
         over = frozenset(gone)
-        return tuple(event_id for event_id, step_id in self._taken.items() if step_id in over)
+        kept = {self._views[step_id].rests.reserved for step_id in over if step_id in self._views}
+        return tuple(
+            event_id
+            for event_id, step_id in self._taken.items()
+            if step_id in over and event_id not in kept
+        )
 
     def gone_after(self, decision: Decision) -> list[str]:
         """Return the steps that are over, or turn back, once a decision is on record."""
@@ -243,15 +259,21 @@ class Views:
     def applied(self, decision: Decision, gone: Iterable[str]) -> None:
         """Follow a commit of ours, after which `gone` are over."""
         used = self.used_up(gone)
-        for event_id in used:
-            del self._taken[event_id]
         for step_id in gone:
+            self._release(step_id)
             self._forget(step_id)
         told = {entry.step_id for entry in decision.history}
         for step_id, view in self._views.items():
             if step_id in told:
                 view.state = self.branches[step_id].state
                 view.rests.applied(replace(_of(decision, step_id), state=view.state), used)
+                if not view.rests.waits:
+                    self._release(step_id)
+
+    def _release(self, step_id: str) -> None:
+        """Let any step have what an attempt was given that is over: the next has not waited."""
+        for event_id in [each for each, taker in self._taken.items() if taker == step_id]:
+            del self._taken[event_id]
 
     def _forget(self, step_id: str) -> None:
         view = self._views.pop(step_id, None)
