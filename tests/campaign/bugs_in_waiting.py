@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from saga_core import decide, engine, resting, rests, waking
+from saga_core import decide, parallel, resting, rests, waking
 from saga_core.happening import Decision, Waits
 from saga_core.records import Due, SagaState
 from saga_core.rests import Rests
@@ -16,7 +16,7 @@ from tests.campaign.bug import Patch, bug
 
 @bug("did not use them up")
 def event_not_used_up(patch: Patch) -> None:
-    patch.setattr(engine, "used_up", lambda *_: ())
+    patch.setattr(parallel, "used_up", lambda *_: ())
 
 
 @bug("of its waits instead of|was used up, but given to no step|did not use them up")

@@ -207,19 +207,29 @@ def _kind(step: StepPlan) -> type[_Final]:
 
 def definition(plan: SagaPlan, script: Script) -> SagaDefinition:
     """Return the saga that a plan describes."""
-    builder = SagaBuilder(compensate_on_failure=plan.compensates)
+    builder = SagaBuilder(
+        compensate_on_failure=plan.compensates,
+        parallel=plan.parallel,
+        on_branch_failure="cancel" if plan.cancels else "finish",
+    )
+    made: list[StepRef[Receipt]] = []
     before: StepRef[Receipt] | None = None
     for number, step in enumerate(plan.steps):
         rooted = step.rooted or before is None
+        depends_on = None if rooted else before
+        mapped: Callable[..., Slip] = _root(number, step) if rooted else _follow(step)
+        if plan.parallel:
+            mapped = _join(step)
         before = builder.add_step(
             step=_kind(step)(script, number),
-            input_map=_root(number, step) if rooted else _follow(step),
-            depends_on=None if rooted else before,
+            input_map=mapped,
+            depends_on=[made[each] for each in step.depends] if plan.parallel else depends_on,
             retry_policy=_policy(step.attempts, step.delayed),
             compensation_retry_policy=_policy(step.undo_attempts, step.undo_delayed),
             compensate_when="maybe_done" if step.maybe else "done",
             pivot=step.pivot,
         )
+        made.append(before)
     return builder.build()
 
 
@@ -251,3 +261,26 @@ def _follow(step: StepPlan) -> Callable[[Receipt], Slip]:
         return Slip(after=out.serial)
 
     return follow
+
+
+def _join(step: StepPlan) -> Callable[..., Slip]:
+    """Return the map of a step of a parallel saga: what it depends on, added up."""
+
+    def total(*outs: Receipt) -> Slip:
+        if step.unmappable:
+            raise LookupError("planned: there is no input")
+        return Slip(after=sum(out.serial for out in outs))
+
+    def none(context: InputContext) -> Slip:
+        return total(Receipt(serial=context.initial_data["n"]))
+
+    def one(first: Receipt) -> Slip:
+        return total(first)
+
+    def two(first: Receipt, second: Receipt) -> Slip:
+        return total(first, second)
+
+    def three(first: Receipt, second: Receipt, third: Receipt) -> Slip:
+        return total(first, second, third)
+
+    return (none, one, two, three)[len(step.depends)]

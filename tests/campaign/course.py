@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saga_core.records import NewEntry
+from saga_core.records import NewEntry, SagaState
 from saga_core.status import EntryKind
 from tests.campaign.asking import Requests
 from tests.campaign.backward import Backward
@@ -23,6 +23,9 @@ __all__ = ["Course"]
 
 class Course(Forward, Backward, Requests):
     """Follows a saga from entry to entry, and judges what runs in between."""
+
+    is_busy = False
+    """Whether a step runs beside the one that begins."""
 
     def begins(self, began: Began) -> Iterator[str]:
         """Judge a step that its rightful driver entered."""
@@ -54,6 +57,24 @@ class Course(Forward, Backward, Requests):
         seen = began.context.event
         if (0 if seen is None else seen["n"]) != self.event:
             yield f"{what} was shown event {seen} instead of {self.event}"
+
+    def ends(self, serial: int) -> None:
+        """Follow an execution to its end."""
+
+    def changes_hands(self) -> None:
+        """Follow the saga to another driver."""
+
+    def work_of(self, began: Began) -> tuple[object, ...]:
+        """Return what must have one idempotency key, and no other work that one."""
+        # A probe asks for what was done, by the key that it was done with.
+        act = Act.DO if began.act is Act.PROBE else began.act
+        thing = None if began.act is Act.DO else self.undoing
+        run = self.run if thing is None else thing.run
+        return (began.step, act, run, began.after, began.event)
+
+    def token_of(self, began: Began, state: SagaState) -> object:
+        """Return the token that a step must be shown."""
+        return state.token
 
     def _timely(self, what: str) -> Iterator[str]:
         if self.ahead:

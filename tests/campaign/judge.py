@@ -14,6 +14,7 @@ from saga_core.errors import SagaNotFoundError, SagaStateError, StoreUnavailable
 from saga_core.records import NewEntry, NewSaga, Signal, Transition
 from saga_core.status import EntryKind, SagaStatus, SignalKind
 from tests.campaign.course import Course
+from tests.campaign.fleet import Fleet
 from tests.campaign.ledger import (
     Aged,
     Asked,
@@ -24,7 +25,7 @@ from tests.campaign.ledger import (
     Ledger,
     Replied,
 )
-from tests.campaign.plan import Act, SagaPlan
+from tests.campaign.plan import SagaPlan
 from tests.campaign.row import Row
 from tests.campaign.standing import Execution
 
@@ -49,13 +50,13 @@ class _Trial:
         self.plan = plan
         self.ledger = ledger
         self.row = Row()
-        self.course = Course(plan)
+        self.course: Course | Fleet = Fleet(plan) if plan.parallel else Course(plan)
         self.met: Counter[str] = Counter()
         self.executions: dict[int, Execution] = {}
-        self.latest: dict[tuple[str, int], Execution] = {}
-        """The latest execution of each worker under each fence."""
+        self.latest: dict[tuple[str, int, str | None], Execution] = {}
+        """The latest execution of each worker under each fence; of each step that is parallel."""
         self.fences: dict[int, str] = {}
-        self.keys: dict[tuple[int, Act, int, int, int], str] = {}
+        self.keys: dict[tuple[object, ...], str] = {}
         self.refused: list[Replied] = []
         self.granted: set[str] = set()
         """Numbers of the requests that were answered without an error."""
@@ -69,6 +70,7 @@ class _Trial:
                     yield from self._begins(happening)
                 case Ended(serial, outcome):
                     self.executions[serial].outcome = outcome
+                    self.course.ends(serial)
                     self.met["executions cut short"] += outcome is None
                 case Aged(by):
                     self.row.now += by
@@ -78,6 +80,8 @@ class _Trial:
                     yield from self._replied(happening)
                 case Asked():
                     self.course.asked[happening.number] = happening.what
+                    if happening.step is not None:
+                        self.course.asked_for[happening.number] = happening.step
                 case _:
                     self.met[type(happening).__name__.lower()] += 1
         yield from self._end()
@@ -92,6 +96,8 @@ class _Trial:
         reclaims = self.row.reclaims
         yield from self.row.apply(call)
         self._count(call)
+        if self.row.fence != fence:
+            self.course.changes_hands()
         if self.row.version == version:
             return
         request = call.request
@@ -113,7 +119,9 @@ class _Trial:
                 self.met[entry.kind.value] += 1
                 if entry.error_code is not None:
                     self.met[entry.error_code] += 1
-                yield from self.course.enters(entry, self.latest.get((call.worker, fence)))
+                step = entry.step_id if self.plan.parallel else None
+                last = self.latest.get((call.worker, fence, step))
+                yield from self.course.enters(entry, last)
             yield from self.course.fits(request.state)
             if self.row.holder is None:
                 last = request.history[-1].kind if request.history else None
@@ -137,9 +145,11 @@ class _Trial:
     def _begins(self, began: Began) -> Iterator[str]:
         execution = Execution(began)
         self.met[f"{began.act.name.lower()} begun"] += 1
+        self.met["steps side by side"] += self.course.is_busy
         self.executions[began.serial] = execution
         fence = began.context.fence
-        self.latest[began.worker, fence] = execution
+        step = f"step_{began.step}" if self.plan.parallel else None
+        self.latest[began.worker, fence, step] = execution
         owner = self.fences.setdefault(fence, began.worker)
         if owner != began.worker:
             yield f"{began.worker} and {owner} ran steps under one fence, {fence}"
@@ -157,7 +167,8 @@ class _Trial:
             return
         if self.row.holder != began.worker:
             yield f"{began.worker} ran a step, but the saga is held by {self.row.holder}"
-        if self.row.state is not None and began.context.token != self.row.state.token:
+        state = self.row.state
+        if state is not None and began.context.token != self.course.token_of(began, state):
             yield "a step was shown another token than the one on record"
         yield from self._keyed(began)
         yield from self._unheard(began)
@@ -168,11 +179,7 @@ class _Trial:
         self.met["early events"] += self.course.is_early(began)
 
     def _keyed(self, began: Began) -> Iterator[str]:
-        # A probe asks for what was done, by the key that it was done with.
-        act = Act.DO if began.act is Act.PROBE else began.act
-        thing = None if began.act is Act.DO else self.course.undoing
-        run = self.course.run if thing is None else thing.run
-        work = (began.step, act, run, began.after, began.event)
+        work = self.course.work_of(began)
         key = began.context.idempotency_key
         known = self.keys.setdefault(work, key)
         if known != key:

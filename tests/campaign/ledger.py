@@ -98,6 +98,8 @@ class Asked:
     worker: str
     number: int
     what: str
+    step: int | None = None
+    """For which step it asks, if it names one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,8 @@ class StepPlan:
     probe: tuple[Outcome, ...] | None = None
     """What it says when it is asked whether it was done; None for a step that is not asked."""
     wait: WaitPlan = WaitPlan()
+    depends: tuple[int, ...] = ()
+    """In a parallel saga, the steps before it on which it depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,9 @@ class SagaPlan:
     moves: tuple[Move, ...] = field(default=())
     compensates: bool = True
     """`compensate_on_failure`."""
+    parallel: bool = False
+    cancels: bool = False
+    """In a parallel saga, whether a step that fails for good cancels the others."""
     driven: bool = True
     """Whether its starter drives it, or leaves it to the workers."""
     begins: timedelta = timedelta(0)
@@ -222,11 +227,22 @@ _MOVES = st.builds(
 )
 
 
-def _steps(steps: list[StepPlan], doomed: bool, pivot: int | None) -> tuple[StepPlan, ...]:
+def _steps(
+    steps: list[StepPlan], doomed: bool, pivot: int | None, graph: list[set[int]] | None
+) -> tuple[StepPlan, ...]:
     """Return the steps, the last of them failing for good if there is to be a long rollback."""
     if doomed:
         steps = [*steps[:-1], replace(steps[-1], do=(Outcome.FATAL,))]
-    return tuple(_at(number, step, pivot) for number, step in enumerate(steps))
+    placed = tuple(_at(number, step, pivot) for number, step in enumerate(steps))
+    if graph is None:
+        return placed
+    return tuple(replace(step, depends=_before(graph, place)) for place, step in enumerate(placed))
+
+
+def _before(graph: list[set[int]], place: int) -> tuple[int, ...]:
+    """Return on which steps one depends: they are told by how far before it they come."""
+    back = graph[place % len(graph)]
+    return tuple(sorted(place - each for each in back if each <= place))
 
 
 def _at(number: int, step: StepPlan, pivot: int | None) -> StepPlan:
@@ -238,15 +254,23 @@ def _at(number: int, step: StepPlan, pivot: int | None) -> StepPlan:
 
 
 def sagas() -> st.SearchStrategy[SagaPlan]:
-    """Return the plans of 1 to 12 steps."""
+    """Return the plans of 1 to 12 steps, every third of them with parallel ones."""
+    return st.sampled_from([False, False, True]).flatmap(_sagas)
+
+
+def _sagas(parallel: bool) -> st.SearchStrategy[SagaPlan]:
+    graph = st.lists(st.sets(st.integers(1, 4), max_size=3), min_size=1, max_size=12)
     return st.builds(
         SagaPlan,
         steps=st.builds(
             _steps,
-            st.lists(_STEPS, min_size=1, max_size=12),
+            st.lists(_STEPS, min_size=2 if parallel else 1, max_size=12),
             st.booleans(),
             st.one_of(*[st.none()] * 3, st.integers(0, 5)),
+            graph if parallel else st.none(),
         ),
+        parallel=st.just(parallel),
+        cancels=st.booleans() if parallel else st.just(False),
         moves=st.lists(_MOVES, min_size=20, max_size=70).map(tuple),
         compensates=st.sampled_from([True] * 7 + [False]),
         driven=st.booleans(),

@@ -56,6 +56,8 @@ class Standing:
         self.paused = False
         self.asked: dict[int, str] = {}
         """What each request was, by its number."""
+        self.asked_for: dict[int, int] = {}
+        """For which step, if it named one."""
         self.rest: SagaStatus | None = None
         self.event = 0
         """The latest event."""

@@ -51,6 +51,8 @@ MET = (
     "compensate_step granted",
     "skip_compensation granted",
     "maybe_done",
+    "branch",
+    "steps side by side",
     "probe begun",
     "probed",
     "scheduled",

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from tests.campaign import (
+    bugs_in_branches,
     bugs_in_engine,
     bugs_in_going_back,
     bugs_in_orders,
@@ -51,6 +52,7 @@ async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyP
         (bugs_in_timing, 5),
         (bugs_in_orders, 5),
         (bugs_in_waiting, 5),
+        (bugs_in_branches, 8),
         (bugs_in_going_back, 5),
     ],
 )

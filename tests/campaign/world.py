@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from itertools import count
@@ -11,7 +12,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from saga_core import SagaStatus
-from saga_core.records import NewSaga, SagaState, Transition
+from saga_core.records import NewEntry, NewSaga, SagaState, Transition
+from saga_core.status import EntryKind
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
 from tests.campaign.cast import EDITED, EVENTS, FIRST, SKIPPED, Receipt, Script, Slip, definition
@@ -51,6 +53,9 @@ MENDING = {
 }
 """What a person may do about a saga that waits."""
 
+_NAMING = (Deal.RETRY, Deal.SKIP, Deal.EDIT, Deal.SKIP_UNDO)
+"""What in a parallel saga may be asked for one step."""
+
 Age = Callable[[UUID, timedelta], Awaitable[None]]
 
 
@@ -76,6 +81,8 @@ class World:
         """The ids of the events that were sent."""
         self._called = False
         """Whether the person has done what the saga waits for since somebody looked."""
+        self._branches: dict[str, str] = {}
+        """The token of each step of a parallel saga that is begun."""
         self._read = 0
         self._version = 0
         self._state: SagaState | None = None
@@ -223,18 +230,31 @@ class World:
                 self._state, self._version = request.state, 1
             elif isinstance(request, Transition) and answer.version > self._version:
                 self._state, self._version = request.state, answer.version
+                self._follow(request.history)
         self._read = len(self._stage.happenings)
         return None if self._state is None else self._state.status
+
+    def _follow(self, history: tuple[NewEntry, ...]) -> None:
+        for entry in history:
+            fact = json.loads(entry.output or "{}") if entry.kind is EntryKind.BRANCH else {}
+            if "token" in fact:
+                self._branches[entry.step_id or ""] = fact["token"]
+            elif entry.kind.is_step_output or entry.kind is EntryKind.BRANCH:
+                self._branches.pop(entry.step_id or "", None)
 
     # --- what they do ---------------------------------------------------------------------------
 
     def _ask(
-        self, process: Process, what: str, call: Callable[[int], Coroutine[Any, Any, Any]]
+        self,
+        process: Process,
+        what: str,
+        call: Callable[[int], Coroutine[Any, Any, Any]],
+        step: int | None = None,
     ) -> None:
         number = next(self._numbers)
 
         async def asking() -> None:
-            self._stage.tell(Asked(process.worker, number, what))
+            self._stage.tell(Asked(process.worker, number, what, step))
             answer, error = None, None
             try:
                 answer = await call(number)
@@ -285,6 +305,8 @@ class World:
             return
         if deal is Deal.NOTIFY:
             token = uuid4() if pick == 7 or state.token is None else state.token
+            if self._branches and pick % 4 > 1:
+                token = UUID([*self._branches.values()][pick // 2 % len(self._branches)])
             self._ask(
                 person,
                 "notify",
@@ -298,6 +320,12 @@ class World:
         more: dict[str, Any] = {"wait": patient and deal not in (Deal.ABORT, Deal.PAUSE)}
         command: Callable[..., Coroutine[Any, Any, Any]] = getattr(person.admin, deal.value)
 
+        named: int | None = None
+        if self.plan.parallel and deal in _NAMING and (pick % 4 or deal is not Deal.RETRY):
+            step_ids = [*self._branches] or ["step_0"]
+            more["step_id"] = step_ids[pick // 2 % len(step_ids)]
+            named = int(more["step_id"].removeprefix("step_"))
+
         def ask(number: int) -> Coroutine[Any, Any, Any]:
             if deal is Deal.EDIT:
                 more["new_input"] = Slip(after=EDITED + number)
@@ -307,7 +335,7 @@ class World:
                 more["mock_output"] = Receipt(serial=SKIPPED + number)
             return command(self.saga_id, actor=str(number), reason="planned", **more)
 
-        self._ask(person, deal.value, ask)
+        self._ask(person, deal.value, ask, named)
 
     def _signal(self, person: Process, pick: int) -> None:
         wait = (
