@@ -188,6 +188,83 @@ async def test_taken_over_saga_gives_each_event_to_the_branch_that_had_it(
     assert all(each.consumed for each in inbox)
 
 
+class Go(BaseModel):
+    pass
+
+
+class Shipped(BaseModel):
+    pass
+
+
+async def test_event_of_a_step_that_waits_for_more_is_not_given_to_a_later_one(
+    store: SagaStore,
+) -> None:
+    def paid_then_shipped(_: Number, ctx: StepContext) -> Any:
+        if ctx.waits < 2:
+            return AwaitEvent(Shipped if ctx.waits else Paid)
+        return Number(n=ctx.events[0].amount)
+
+    def goes(_: Number, ctx: StepContext) -> Any:
+        return None if ctx.waits else AwaitEvent(Go)
+
+    story = Story()
+    steps = {"both": story.step(paid_then_shipped), "gate": story.step(goes)}
+    made = parallel({**steps, "late": story.step(awaits)}, {"late": ["gate"]})
+    saga_id = await saga(store, made=made).start()
+    events: tuple[BaseModel, ...] = (Paid(amount=1), Go(), Paid(amount=2), Shipped())
+    for event in events:
+        fresh = saga(store, made=made)  # each event finds another process
+        await fresh.orchestrator.signal(saga_id=saga_id, event=event)
+        await fresh.orchestrator.run_due()
+        if isinstance(event, Go):
+            assert "late" not in (await fresh.see(saga_id)).outputs
+    ended = await fresh.see(saga_id)
+    assert ended.status is SagaStatus.COMPLETED
+    assert (ended.outputs["both"], ended.outputs["late"]) == ({"n": 1}, {"n": 2})
+
+
+async def test_attempt_that_runs_beside_a_failure_is_made_again_after_a_takeover(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    """Also where its branch was resting until that attempt: it runs, so it is not left."""
+    story, second = Story(), asyncio.Event()
+
+    async def again(_: Number, ctx: StepContext) -> None:
+        times = story.log.count(f"do {ctx.step_id}")
+        if times == 1:
+            raise ValueError("busy")
+        if times == 2:
+            second.set()
+            await asyncio.Event().wait()
+
+    async def bad(_: Number, __: StepContext) -> None:
+        await second.wait()
+        raise ValueError("no")
+
+    made = parallel(
+        {"again": story.step(again), "bad": story.step(bad)},
+        options={"again": {"retry_policy": retry(3, timedelta(milliseconds=5))}},
+    )
+    first = saga(store, made=made)
+    saga_id = uuid4()
+    driver = asyncio.ensure_future(first.start(saga_id=saga_id))
+    async with asyncio.timeout(20):
+        await second.wait()
+        while not any(  # noqa: ASYNC110
+            each.status is SagaStatus.FAILED for each in (await first.see(saga_id)).branches
+        ):
+            await asyncio.sleep(0.002)
+    await harness.age(saga_id, HOUR)
+    other = saga(store, made=made)
+    await other.orchestrator.run_due()
+    ended = await other.see(saga_id)
+    assert (ended.status, ended.last_error) == (SagaStatus.COMPENSATED, "ValueError: no")
+    assert story.log.count("do again") == 3
+    assert story.log[-1] == "undo again 1->2"
+    driver.cancel()
+    await asyncio.wait({driver})
+
+
 async def test_definition_that_links_its_steps_otherwise_is_not_driven(store: SagaStore) -> None:
     story = Story()
     steps = {name: story.step(awaits if name == "a" else None) for name in ("a", "b", "c")}
