@@ -7,6 +7,8 @@ not at all, so in that database its effects happen exactly once.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
@@ -120,6 +122,19 @@ class StepTransaction:
         return f"<transaction of {self._where}>"
 
     def __getattr__(self, name: str) -> Any:
+        self._check(name)
+        found = getattr(self._handle, name)
+        if not inspect.ismethod(found):
+            return found
+
+        @functools.wraps(found)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            self._check(name)  # a method may have been kept longer than the step runs
+            return found(*args, **kwargs)
+
+        return checked
+
+    def _check(self, name: str) -> None:
         if self._handle is None:
             raise SagaStateError(
                 f"the transaction of {self._where} was used after its step had ended, when it was "
@@ -135,7 +150,6 @@ class StepTransaction:
                 f"{name}() is not for the step: the transaction of {self._where} is committed with "
                 "the step's record, and rolled back when the step raises"
             )
-        return getattr(self._handle, name)
 
     def end(self) -> None:
         """Let nobody use it any more."""

@@ -161,7 +161,15 @@ async def in_time(store: Any, connection: Any, work: Awaitable[T]) -> T:
         if not is_alive(connection):
             raise StoreUnavailableError(f"{store._where}: {type(error).__name__}") from error
         raise TransactionFailedError(f"{store._where} refused the transaction: {error}") from error
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError) as error:
+    except asyncpg.InterfaceError as error:
+        if is_alive(connection):
+            # Nothing was sent: the connection is in use. Asked again, the step would do the same.
+            raise TransactionFailedError(
+                f"{store._where}: the step has left the transaction in use ({error}): await all "
+                "that uses it, tasks too, before the step returns"
+            ) from error
+        raise StoreUnavailableError(f"{store._where}: {type(error).__name__}: {error}") from error
+    except (asyncpg.InternalClientError, OSError, EOFError) as error:
         raise StoreUnavailableError(f"{store._where}: {type(error).__name__}: {error}") from error
 
 

@@ -286,6 +286,46 @@ async def test_transaction_of_a_step_that_has_ended_is_refused(
     assert await shop.status(saga_id) is SagaStatus.COMPLETED
 
 
+async def test_method_of_the_transaction_that_was_kept_is_refused_as_well(
+    store: SagaStore, business: Business
+) -> None:
+    kept: list[Any] = []
+
+    async def keeps(ctx: StepContext) -> None:
+        kept.append(ctx.transaction.execute)
+
+    shop = Shop(store, Book(business, keeps))
+    await shop.start()
+    with pytest.raises(SagaStateError, match="used after its step had ended"):
+        await kept[0]("SELECT 1")
+    assert await business.rows() == ["do step_0"]
+
+
+async def test_step_that_leaves_a_statement_on_its_way_is_not_done_for_ever(
+    postgresql: PostgresqlServer,
+) -> None:
+    left: list[asyncio.Task[Any]] = []
+
+    class Leaves(BaseStep[Booking, Booking]):
+        async def execute(self, inp: Booking, ctx: StepContext) -> Booking:
+            left.append(asyncio.create_task(ctx.transaction.execute("SELECT pg_sleep(10)")))
+            await asyncio.sleep(0)
+            return inp
+
+    namespace = f"n{uuid4().hex[:8]}"
+    async with open_store(postgresql.url, create_schema=True, namespace=namespace) as store:
+        shop = Shop(store, Leaves(), retry_policy=FixedRetry(max_attempts=2, delay=NOW))
+        async with asyncio.timeout(20):
+            saga_id = await shop.start()
+        snapshot = await shop.orchestrator.get_snapshot(saga_id)
+    assert snapshot.error_code == "TransactionFailedError"
+    assert "await all that uses it" in (snapshot.last_error or "")
+    assert len(left) == 2
+    assert all(
+        isinstance(each, Exception) for each in await asyncio.gather(*left, return_exceptions=True)
+    )
+
+
 async def test_transaction_in_another_thread_is_refused(
     store: SagaStore, business: Business
 ) -> None:
