@@ -72,6 +72,8 @@ class Crew:
         self._tasks: dict[str, asyncio.Task[Happened | None]] = {}
         self._ended: list[str] = []
         """Steps whose tasks are over, in the order in which they ended."""
+        self._recorded: set[str] = set()
+        """Steps with a task still, whose outcome is on record by their own transaction."""
         self._commanded = False
         self.lock = asyncio.Lock()
         """Held by whoever decides and commits for the saga."""
@@ -184,6 +186,7 @@ class Crew:
         self._engine.observers.hand_over(view, self._live)
         step_id = view.state.step_id or ""
         await self._commit(self._decided([InBranch(step_id, happened)]), write=write)
+        self._recorded.add(step_id)
 
     def _note(self, step_id: str) -> None:
         self._ended.append(step_id)
@@ -221,6 +224,7 @@ class Crew:
         """Record what the steps came to that have ended, in one commit."""
         async with self.lock:
             ended, self._ended = self._ended, []
+            self._recorded.difference_update(ended)
             came = [(step_id, self._tasks.pop(step_id).result()) for step_id in ended]
             happened: list[Happened] = []
             for step_id, what in came:
@@ -257,7 +261,8 @@ class Crew:
             for each in happened:
                 # From here on maps see what is about to be recorded.
                 if isinstance(each, InBranch):
-                    each = replace(each, busy=frozenset(self._tasks) | _later(happened, each))
+                    running = frozenset(self._tasks) - self._recorded
+                    each = replace(each, busy=running | _later(happened, each))
                 decision = self._then(decision, each)
             begins = self._begins(decision)
             if begins:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from saga_core import (
+    AwaitEvent,
     BaseStep,
     SagaBuilder,
     SagaDefinition,
@@ -19,7 +20,7 @@ from saga_core import (
 from saga_testing import Fault, FaultyStore
 from saga_testing.conformance import Business, StoreHarness
 from tests.behaviour.cast import HOUR
-from tests.transactions.cast import NAME, Book, Booking, Refuse
+from tests.transactions.cast import NAME, Approved, Book, Booking, Refuse
 
 
 class Plain(BaseStep[Booking, Booking]):
@@ -121,3 +122,27 @@ async def test_rows_agree_with_records_whichever_write_is_lost(
         assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
         rows = (await business.rows())[len(before) :]
         assert sorted(rows) == ["do row_0", "do row_1", "do row_2"]
+
+
+async def test_branches_that_wait_rest_and_are_not_entered_again_for_each_other(
+    store: SagaStore, business: Business
+) -> None:
+    async def waits(_: StepContext) -> AwaitEvent:
+        return AwaitEvent(Approved)
+
+    orchestrator = SagaOrchestrator(store=store)
+    builder = SagaBuilder(parallel=True)
+    for step_id in ("left", "right"):
+        builder.add_step(
+            step=Book(business, waits, waits),
+            input_map=lambda _: Booking(amount=7),
+            transaction=True,
+            step_id=step_id,
+        )
+    orchestrator.register(NAME, builder.build())
+    async with asyncio.timeout(20):
+        saga_id = await orchestrator.start(saga_name=NAME, initial_data={})
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert snapshot.status is SagaStatus.SUSPENDED
+    assert [branch.waiting_for for branch in snapshot.branches] == ["event:Approved"] * 2
+    assert sorted(await business.rows()) == ["do left", "do right"]

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from saga_core import (
     AwaitEvent,
@@ -352,6 +353,23 @@ async def test_step_cannot_end_the_transaction(
     snapshot = await shop.orchestrator.get_snapshot(saga_id)
     assert f"{verb}() is not for the step" in (snapshot.last_error or "")
     assert await business.rows() == []
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK"])
+async def test_step_that_ends_the_transaction_by_a_statement_has_failed(
+    store: SagaStore, business: Business, statement: str
+) -> None:
+    async def ends(ctx: StepContext) -> None:
+        is_session = hasattr(ctx.transaction, "sync_session")
+        await ctx.transaction.execute(text(statement) if is_session else statement)
+
+    shop = Shop(store, Book(business, ends))
+    snapshot = await shop.orchestrator.get_snapshot(await shop.start())
+    assert (snapshot.status, snapshot.error_code) == (
+        SagaStatus.COMPENSATED,
+        "TransactionFailedError",
+    )
+    assert "ended the store's transaction by itself" in (snapshot.last_error or "")
 
 
 async def test_step_without_a_transaction_is_told_so(store: SagaStore, business: Business) -> None:
