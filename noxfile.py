@@ -187,7 +187,7 @@ def lower_bounds(session: nox.Session) -> None:
     project = nox.project.load_toml("pyproject.toml")["project"]
     extras = project["optional-dependencies"]
     wanted = list(project["dependencies"])
-    for extra in ("postgresql", "redis", "sqlite", "cli"):
+    for extra in ("postgresql", "redis", "sqlite", "cron", "cli"):
         wanted += extras[extra]
     session.install(*sorted({requirement.replace(">=", "==") for requirement in wanted}))
     # What is old uses what its newer neighbours have deprecated.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("saga_core", "saga_backends", "saga_testing", "saga_console")
+PACKAGES = ("saga_core", "saga_backends", "saga_testing", "saga_cron", "saga_console")
 LONGEST = 400
 """Lines. Most modules should have fewer than 250: what a reader holds in the head."""
 LONGER = {

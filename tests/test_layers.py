@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OURS = {"saga_core", "saga_backends", "saga_testing", "saga_console"}
+OURS = {"saga_core", "saga_backends", "saga_testing", "saga_cron", "saga_console"}
 PYDANTIC = {"pydantic", "pydantic_core"}
 DRIVERS = {"asyncpg", "aiosqlite", "hiredis", "redis", "sqlalchemy"}
 
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "saga_backends/sqlite": {*PYDANTIC, "aiosqlite", "sqlalchemy"},
     "saga_testing": PYDANTIC,
     "saga_testing/conformance": {*PYDANTIC, "pytest", "pytest_asyncio", "hypothesis"},
+    "saga_cron": {*PYDANTIC, "cronsim"},
     "saga_console": {*PYDANTIC, "typer", "click", "rich"},
 }
 """From outside the standard library and this project; the longest folder that fits counts."""

@@ -9,7 +9,7 @@ from zipfile import ZipFile
 
 from .conftest import ROOT
 
-PACKAGES = {"saga_core", "saga_backends", "saga_testing", "saga_console"}
+PACKAGES = {"saga_core", "saga_backends", "saga_testing", "saga_cron", "saga_console"}
 
 
 def test_the_wheel_ships_the_packages_whole_and_nothing_else(wheel: Path) -> None:
@@ -36,5 +36,6 @@ def test_importing_the_core_loads_no_driver_and_no_test_tool() -> None:
     assert {"saga_core", "pydantic", "pluggy"} <= loaded
     assert not loaded & {
         *("asyncpg", "aiosqlite", "sqlalchemy", "sqlite3", "pytest", "_pytest", "hypothesis"),
-        *("typer", "rich", "saga_backends", "saga_testing", "saga_console"),
+        *("typer", "rich", "saga_backends", "saga_testing", "saga_cron", "saga_console"),
+        "cronsim",
     }

@@ -1,0 +1,1 @@
+"""Schedules: what each tick starts, on every store."""
