@@ -1,4 +1,4 @@
-"""The commands: `saga demo`, `saga copy`, `saga db`, `saga backends`.
+"""The commands: `saga demo`, `saga copy`, `saga schedules`, `saga db`, `saga backends`.
 
 Exit codes: 0 all is well, 1 the answer is no (a migration is pending, some sagas were not
 copied, the demo did not go as it should), 2 it could not be done, with one line that says why,
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from saga_console.demo import run_demo
 from saga_console.move import Move, run_move
+from saga_console.schedules import show_schedules
 from saga_core.errors import SagaError, StoreUrlError
 from saga_core.hookspecs import SchemaStatus
 from saga_core.plugins import available_backends, resolve_store
@@ -76,6 +77,13 @@ def status(url: Url, option: Options = None) -> None:
 def upgrade(url: Url, option: Options = None) -> None:
     """Run the pending migrations, once, whoever else tries."""
     _run(_schema("upgrade", url, option))
+
+
+@app.command()
+def schedules(url: Url, option: Options = None) -> None:
+    """List the schedules in a store, and when each is due next. Changes nothing."""
+    options = _options(option, "-o")
+    _run(show_schedules(console, url, options))
 
 
 @app.command()
