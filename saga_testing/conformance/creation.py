@@ -78,6 +78,20 @@ class CreationRules(Topic):
             assert record.due_at is not None
             assert abs((record.due_at - now) - HOUR).total_seconds() < 60
 
+    async def test_due_at_a_time_is_kept_to_the_microsecond(self, store: SagaStore) -> None:
+        now = (await store.create(new_saga())).record.now
+        at = (now + HOUR).replace(microsecond=123_457)
+        new = new_saga(due=Due(at=at))
+        assert (await store.create(new)).record.due_at == at
+        assert (await store.load(new.saga_id)).due_at == at
+        assert new.saga_id not in {one.saga_id for one in (await claim(store)).records}
+
+    async def test_due_at_a_time_that_has_passed_is_due_at_once(self, store: SagaStore) -> None:
+        now = (await store.create(new_saga())).record.now
+        new = new_saga(due=Due(at=now - HOUR))
+        await store.create(new)
+        assert new.saga_id in {one.saga_id for one in (await claim(store)).records}
+
     async def test_saga_may_be_born_ended(self, store: SagaStore) -> None:
         failed = entry(EntryKind.FAILED, error="KeyError: 'x'", error_code="KeyError")
         state = state_of(SagaStatus.COMPENSATED)
