@@ -183,6 +183,8 @@ async def test_worker_that_dies_at_any_call_loses_and_doubles_no_tick(
                 await harness.age(record.saga_id, MINUTE)
         await heir.work()
         assert len(await runs(store, name)) == 3, n
+        standing = Query(saga_name=f"schedule:{name}", statuses=ACTIVE)
+        assert await store.count(standing) == 1, n
         assert await heir.schedules.remove(name)
         if not dies.dead:
             return
@@ -333,6 +335,21 @@ async def test_removed_schedule_runs_no_more_and_may_come_back(store: SagaStore)
         assert await clerk.schedules.remove("hourly")
         assert await clerk.schedules.list() == []
     assert not await clerk.schedules.remove("hourly")
+
+
+async def test_schedule_of_which_a_store_has_only_ended_links_begins_anew() -> None:
+    """As in a copy of what has ended: the first link is there, and the one that waited is not."""
+    day = Day()
+    await day.clerk.add()
+    ended = Query(tag="schedule", statuses=(SagaStatus.COMPLETED,))
+    [first] = (await day.store.find(ended)).records
+    copy = MemoryStore(clock=day.clock)
+    await copy.restore(await day.store.export(first.saga_id))
+    clerk = Clerk(copy)
+    await clerk.add()
+    day.clock.advance(HOUR)
+    await clerk.work()
+    assert await runs(copy) == [NOON]
 
 
 async def test_schedule_removed_while_a_tick_is_begun_runs_no_more() -> None:
