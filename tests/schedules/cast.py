@@ -16,11 +16,16 @@ from saga_core import (
 from saga_core.codec import decode_json
 from saga_cron import Schedules
 
-__all__ = ["HOUR", "NOON", "Clerk", "Note", "runs"]
+__all__ = ["HOUR", "NOON", "Clerk", "Note", "hourly", "runs"]
 
 HOUR = timedelta(hours=1)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 """When a `ManualClock` of the rules starts."""
+
+
+def hourly() -> str:
+    """Return a cron line whose ticks are half an hour away, so that no rule runs into one."""
+    return f"{(datetime.now(UTC) + HOUR / 2).minute} * * * *"
 
 
 class Note(BaseStep[dict[str, Any], dict[str, Any]]):
