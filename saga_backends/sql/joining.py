@@ -7,7 +7,7 @@ from typing import Any
 
 from saga_core.errors import SagaStateError
 
-__all__ = ["another_database", "joined", "own_connection"]
+__all__ = ["another_database", "joined", "no_transaction", "own_connection"]
 
 
 async def own_connection(session: object, wanted: str, where: str) -> Any:
@@ -51,6 +51,14 @@ def another_database(where: str) -> SagaStateError:
     )
 
 
+def no_transaction() -> SagaStateError:
+    """Return what is raised for a session that commits each statement by itself."""
+    return SagaStateError(
+        "session= is in autocommit mode, so there is no transaction for the saga to be part "
+        "of: use one of an engine with an isolation level"
+    )
+
+
 async def joined(session: object, where: str, identity: Callable[..., Awaitable[object]]) -> Any:
     """Return the asyncpg connection of a session of the same database as the store's.
 
@@ -60,8 +68,5 @@ async def joined(session: object, where: str, identity: Callable[..., Awaitable[
     if await identity(connection) != await identity():
         raise another_database(where)
     if not connection.is_in_transaction():
-        raise SagaStateError(
-            "session= is in autocommit mode, so there is no transaction for the saga to be part "
-            "of: use one of an engine with an isolation level"
-        )
+        raise no_transaction()
     return connection

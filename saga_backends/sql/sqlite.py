@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.pool import StaticPool
 
 from saga_backends.sql.checkout import checkout
-from saga_backends.sql.joining import another_database, own_connection
+from saga_backends.sql.joining import another_database, no_transaction, own_connection
 from saga_backends.sql.lending import (
     SQL_CAPABILITIES,
     driver_connection,
@@ -117,6 +117,8 @@ class SqliteModelStore(SqliteStore):
             theirs = await run_on(connection, _file_of)
             if theirs != await self._db.read(_file_of):
                 raise another_database(where)
+            if connection.isolation_level is None and not connection.in_transaction:
+                raise no_transaction()
             return await run_on(connection, lambda db: self._create(db, new))
 
 

@@ -100,6 +100,18 @@ async def test_what_is_no_session_of_the_store_starts_nothing(
     assert await store.count(Query()) == 0
 
 
+async def test_session_that_commits_each_statement_starts_nothing(
+    store: SagaStore, business: Business
+) -> None:
+    shop = Shop(store, Book(business))
+    async with business.session() as session:
+        engine = session.bind.execution_options(isolation_level="AUTOCOMMIT")
+        async with async_sessionmaker(engine).begin() as careless:
+            with pytest.raises(SagaStateError, match="autocommit mode"):
+                await shop.start(session=careless)
+    assert await store.count(Query()) == 0
+
+
 async def test_session_of_another_database_of_the_same_server_is_refused(
     postgresql: PostgresqlServer,
 ) -> None:
