@@ -41,6 +41,8 @@ class PostgresqlLender:
     _commit: Any
     _made_by: Any
     namespace: str
+    _own_engine: Any = None
+    """Whose sessions are of the store's database in any case, if it has one of SQLAlchemy's."""
 
     capabilities = frozenset(
         {
@@ -76,7 +78,7 @@ class PostgresqlLender:
         from saga_backends.sql.joining import joined
 
         with self._errors():
-            connection = await joined(session, self._where, self._identity)
+            connection = await joined(session, self._where, self._identity, self._own_engine)
             patience = str(int(self._options.lock_timeout * 1000))
             before = await connection.fetchval(
                 "SELECT current_setting('lock_timeout')", timeout=self._options.command_timeout

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saga_core.errors import SagaStateError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 __all__ = ["another_database", "joined", "no_transaction", "own_connection"]
 
 
-async def own_connection(session: object, wanted: str, where: str) -> Any:
-    """Return the driver's connection of a session or connection, in its open transaction.
+async def own_connection(
+    session: object, wanted: str, where: str, ours: Engine | None = None
+) -> tuple[Any, bool]:
+    """Return the driver's connection of a session, in its open transaction.
 
-    `wanted` is the dialect and driver. Raises `SagaStateError` for anything else.
+    And whether it is one of `ours`: then nothing need be asked of another connection, which a
+    small pool may not have. `wanted` is the dialect and driver. Raises `SagaStateError`.
     """
     connection = await _connection_of(session)
     engine = connection.engine
@@ -25,7 +31,7 @@ async def own_connection(session: object, wanted: str, where: str) -> Any:
         )
     # SQLAlchemy begins the driver's transaction with the first statement that it sends itself.
     await connection.exec_driver_sql("SELECT 1")
-    return (await connection.get_raw_connection()).driver_connection
+    return (await connection.get_raw_connection()).driver_connection, engine.sync_engine is ours
 
 
 async def _connection_of(session: object) -> Any:
@@ -59,13 +65,19 @@ def no_transaction() -> SagaStateError:
     )
 
 
-async def joined(session: object, where: str, identity: Callable[..., Awaitable[object]]) -> Any:
+async def joined(
+    session: object,
+    where: str,
+    identity: Callable[..., Awaitable[object]],
+    ours: Engine | None = None,
+) -> Any:
     """Return the asyncpg connection of a session of the same database as the store's.
 
-    `identity` tells a connection's database, or without one the store's. Raises `SagaStateError`.
+    `identity` tells a connection's database, or without one the store's; sessions of the engine
+    that is `ours` need not be asked. Raises `SagaStateError`.
     """
-    connection = await own_connection(session, "postgresql+asyncpg", where)
-    if await identity(connection) != await identity():
+    connection, is_ours = await own_connection(session, "postgresql+asyncpg", where, ours)
+    if not is_ours and await identity(connection) != await identity():
         raise another_database(where)
     if not connection.is_in_transaction():
         raise no_transaction()

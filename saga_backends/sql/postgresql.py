@@ -46,6 +46,7 @@ class ModelStore(PostgresqlStore):
     ) -> None:
         self._make_session = make_session
         self._pool = EnginePool(engine, where)
+        self._own_engine = engine.sync_engine
         self._where = where
         self._remedy = remedy
         self._sql = Statements(names, notifies=False)

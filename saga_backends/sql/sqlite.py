@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import aiosqlite
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.pool import StaticPool
 
@@ -112,11 +113,14 @@ class SqliteModelStore(SqliteStore):
     async def create_in(self, session: object, new: NewSaga) -> Created:
         """Write a saga in a caller's transaction; see `TransactionalStore.create_in`."""
         where = self._database.where
-        connection = await own_connection(session, "sqlite+aiosqlite", where)
+        connection, is_ours = await own_connection(
+            session, "sqlite+aiosqlite", where, self._database.engine
+        )
         with self._database.our_errors():
-            theirs = await run_on(connection, _file_of)
-            if theirs != await self._db.read(_file_of):
-                raise another_database(where)
+            if not is_ours:
+                theirs = await run_on(connection, _file_of)
+                if theirs != await self._db.read(_file_of):
+                    raise another_database(where)
             if connection.isolation_level is None and not connection.in_transaction:
                 raise no_transaction()
             return await run_on(connection, lambda db: self._create(db, new))
@@ -141,6 +145,10 @@ class EngineTransactions:
         self._writing = asyncio.Lock()
         # An in-memory database has one connection for everybody: then nobody can even read.
         self._lent_alone = isinstance(engine.sync_engine.pool, StaticPool)
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine.sync_engine
 
     def our_errors(self) -> AbstractContextManager[None]:
         """Turn what sqlite3 raises in a block into our errors."""

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+from saga_backends.sql import SqlSagaStore
 from saga_core import (
     ActiveSagaAlreadyExistsError,
     Query,
@@ -26,6 +27,7 @@ from saga_testing import MemoryStore
 from saga_testing.conformance import Business
 from saga_testing.servers import PostgresqlServer
 from tests.behaviour.cast import Story, definition
+from tests.sql.models import create_tables, sagas_of
 from tests.transactions.cast import Book
 from tests.transactions.test_steps import Shop
 
@@ -237,3 +239,22 @@ async def test_saga_queues_from_within_a_callers_transaction(
     assert same == one
     assert await shop.orchestrator.run_due() == 2
     assert await shop.status(two) is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_session_that_has_the_only_connection_of_its_pool_waits_for_no_other(
+    kind: str, postgresql: PostgresqlServer, tmp_path: Any
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/one.db"
+    if kind == "postgresql":
+        url = postgresql.url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=3)
+    model = sagas_of("alone")
+    await create_tables(engine, model)
+    sessions = async_sessionmaker(engine)
+    store = SqlSagaStore(model_class=model, session_maker=sessions, namespace="alone")
+    shop = Shop(store, fails=True)
+    async with sessions.begin() as session:
+        saga_id = await shop.start(session=session)
+    assert await shop.status(saga_id) is SagaStatus.RUNNING
+    await engine.dispose()
