@@ -12,6 +12,7 @@ from saga_core import (
     AwaitEvent,
     BaseStep,
     FixedRetry,
+    HookContext,
     InputContext,
     NonRetryableError,
     SagaBuilder,
@@ -20,7 +21,7 @@ from saga_core import (
     StepContext,
     StepRef,
 )
-from tests.campaign.ledger import Began, Ended
+from tests.campaign.ledger import Began, Ended, Rang
 from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan, WaitPlan
 from tests.campaign.stage import PROCESS, Stage
 
@@ -94,6 +95,7 @@ class Script:
         self._plan = plan
         self._stage = stage
         self._serial = 0
+        self._rings = 0
         self._begun: dict[tuple[int, Act], int] = {}
 
     async def perform(
@@ -139,6 +141,25 @@ class Script:
         if outcome is Outcome.SLEEP:
             return Sleep(self._plan.steps[number].wait.sleep)
         return Receipt(serial=serial, note="\x00" if outcome is Outcome.GARBLED else "")
+
+    async def ring(self, slip: Slip, context: StepContext) -> Receipt:
+        """Do as planned in a hook."""
+        process = PROCESS.get()
+        self._serial += 1
+        serial, nth = self._serial, self._rings
+        self._rings += 1
+        key, fence = context.idempotency_key, context.fence
+        self._stage.tell(Rang(process.worker, serial, context.step_id, key, fence))
+        outcome = None
+        try:
+            await self._stage.reach(process, "step")
+            outcomes = self._plan.hooks or ()
+            outcome = outcomes[nth] if nth < len(outcomes) else Outcome.OK
+        finally:
+            self._stage.tell(Ended(serial, outcome))
+        if outcome is Outcome.FAIL:
+            raise ValueError("planned failure")
+        return Receipt(serial=serial)
 
     def _outcome(self, number: int, act: Act, nth: int) -> Outcome:
         step = self._plan.steps[number]
@@ -197,6 +218,14 @@ class _Probing(_Doubtful):
         return found
 
 
+class _Bell(BaseStep[Slip, Receipt]):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def execute(self, inp: Slip, ctx: StepContext) -> Receipt:
+        return await self._script.ring(inp, ctx)
+
+
 def _kind(step: StepPlan) -> type[_Final]:
     if step.undo is None:
         return _Final
@@ -230,7 +259,19 @@ def definition(plan: SagaPlan, script: Script) -> SagaDefinition:
             pivot=step.pivot,
         )
         made.append(before)
+    if plan.hooks is not None:
+        for add in (
+            builder.on_completed,
+            builder.on_compensated,
+            builder.on_failed,
+            builder.on_stuck,
+        ):
+            add(step=_Bell(script), input_map=_told, retry_policy=_policy(4, delayed=False))
     return builder.build()
+
+
+def _told(context: HookContext) -> Slip:
+    return Slip(after=context.initial_data["n"])
 
 
 def _policy(attempts: int, delayed: bool) -> FixedRetry:

@@ -69,6 +69,8 @@ class Fleet(Lanes):
             return
         if fact["direction"] == 0:
             yield from self.turn()
+            if self.reopens:
+                lane.start_anew()
             if not lane.is_owed:
                 yield f"{entry.step_id} is to be undone, and there is nothing to undo"
             if blockers := self.blockers(lane):
@@ -179,7 +181,7 @@ class Fleet(Lanes):
                 yield f"{entry.step_id} failed for good, and is stuck"
             lane.given_up, lane.stuck = False, True
         else:
-            lane.failed += 1
+            lane.failed += not lane.plan.unmappable or lane.edited is not None
             lane.stuck = True
             lane.go_on()
 
@@ -216,6 +218,8 @@ class Fleet(Lanes):
         if self.paused:
             yield "an event was taken while the saga was paused"
         lane.until = None
+        if not lane.waits or lane.waits[-1].is_sleep:
+            lane.go_on()
 
     # --- back -----------------------------------------------------------------------------------
 
@@ -323,9 +327,7 @@ class Fleet(Lanes):
         if self.is_past_pivot:
             yield "a rollback was granted after the pivot was done"
         self.aborted = self.convicted = self.ahead = self.paused = self.ended = False
-        if self.rolling:
-            for each in self.lanes:
-                each.start_anew()
+        self.reopens = self.rolling
 
     def _whole_aborted(self, entry: NewEntry, lane: Lane | None) -> Iterator[str]:
         if self.status.is_terminal:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from saga_core.errors import SagaNotFoundError, SagaStateError, StoreUnavailableError
 from saga_core.records import NewEntry, NewSaga, Signal, Transition
 from saga_core.status import EntryKind, SagaStatus, SignalKind
+from tests.campaign.bells import Bells, Part
 from tests.campaign.course import Course
 from tests.campaign.fleet import Fleet
 from tests.campaign.ledger import (
@@ -23,6 +24,7 @@ from tests.campaign.ledger import (
     Ended,
     Endless,
     Ledger,
+    Rang,
     Replied,
 )
 from tests.campaign.plan import SagaPlan
@@ -51,6 +53,7 @@ class _Trial:
         self.ledger = ledger
         self.row = Row()
         self.course: Course | Fleet = Fleet(plan) if plan.parallel else Course(plan)
+        self.bells = Bells(plan)
         self.met: Counter[str] = Counter()
         self.executions: dict[int, Execution] = {}
         self.latest: dict[tuple[str, int, str | None], Execution] = {}
@@ -68,6 +71,13 @@ class _Trial:
                     yield from self._call(happening)
                 case Began():
                     yield from self._begins(happening)
+                case Rang(serial=serial):
+                    told = self.row.told.get((happening.worker, happening.fence))
+                    rightful = told == self.row.version
+                    self.met["hooks begun"] += 1
+                    yield from self.bells.rings(happening, self.row.state, rightful=rightful)
+                case Ended(serial, outcome) if serial not in self.executions:
+                    self.bells.outcomes[serial] = outcome
                 case Ended(serial, outcome):
                     self.executions[serial].outcome = outcome
                     self.course.ends(serial)
@@ -119,16 +129,28 @@ class _Trial:
                 self.met[entry.kind.value] += 1
                 if entry.error_code is not None:
                     self.met[entry.error_code] += 1
-                step = entry.step_id if self.plan.parallel else None
-                last = self.latest.get((call.worker, fence, step))
-                yield from self.course.enters(entry, last)
-            yield from self.course.fits(request.state)
-            if self.row.holder is None:
-                last = request.history[-1].kind if request.history else None
-                woken = bool(self.row.unheard) or last in _DUE_AT_ONCE
-                yield from self.course.rests(self.row.due, woken=woken)
+            for part in self.bells.parts(request, call.worker, fence):
+                if isinstance(part, str):
+                    yield part
+                else:
+                    yield from self._about(request, part, call.worker, fence)
         elif self.row.reclaims > reclaims:
             self.course.takeovers += 1
+
+    def _about(
+        self, request: NewSaga | Transition, part: Part, worker: str, fence: int
+    ) -> Iterator[str]:
+        """Judge what a commit says of the saga itself."""
+        for entry in part.history:
+            step = entry.step_id if self.plan.parallel else None
+            yield from self.course.enters(entry, self.latest.get((worker, fence, step)))
+        if part.state is None:
+            return
+        yield from self.course.fits(part.state)
+        if self.row.holder is None and part.state is request.state:
+            last = part.history[-1].kind if part.history else None
+            woken = bool(self.row.unheard) or last in _DUE_AT_ONCE
+            yield from self.course.rests(self.row.due, woken=woken)
 
     def _count(self, call: Call) -> None:
         self.met["lost replies"] += not call.heard
@@ -224,7 +246,8 @@ class _Trial:
 
     def _recorded(self, reply: Replied) -> int:
         return sum(
-            entry.kind is _LEAVES[reply.what] and _number(entry) == reply.number
+            entry.kind in (_LEAVES[reply.what], _HOOK_LEAVES.get(reply.what))
+            and _number(entry) == reply.number
             for _, entry in self.row.entries
         )
 
@@ -255,6 +278,8 @@ class _Trial:
         for (kind, number), times in requests.items():
             if times > 1:
                 yield f"request {number} is on record {times} times, as {kind}"
+        if self.bells.inside and record.state.status is SagaStatus.RUNNING:
+            yield "the saga was left in its hook"
         if self.course.status not in _RESTS:
             yield f"the saga was left {self.course.status}"
         status = self.course.status
@@ -296,6 +321,10 @@ _LEAVES = {
     "abort": EntryKind.ABORTED,
 }
 """What a request that is granted leaves in the history."""
+
+
+_HOOK_LEAVES = {"skip_step": EntryKind.HOOK_SKIPPED}
+"""What it leaves instead if it is about a hook."""
 
 
 def _number(entry: NewEntry) -> int:

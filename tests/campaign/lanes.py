@@ -95,6 +95,8 @@ class Lanes:
         self.was_failing = False
         """Whether a step had failed for good before the commit at hand."""
         self.ended = False
+        self.reopens = False
+        """Whether a person lets what rests or is stuck of the rollback go on."""
         self.convicted = False
         """Whether it is stuck because its drivers were lost."""
         self.suspicions = 0
@@ -281,6 +283,7 @@ class Lanes:
     def fits(self, state: SagaState) -> Iterator[str]:
         """Compare a state that was committed with where the history leaves the saga."""
         self.last = state
+        self.reopens = False
         self.was_failing = self.is_failing
         self.ended = state.status.is_terminal
         rolls = state.direction is Direction.ROLLBACK
@@ -328,7 +331,7 @@ class Lanes:
             moves = any(not lane.is_over for lane in free)
             return (SagaStatus.COMPENSATING if moves or self.paused else SagaStatus.STUCK,)
         moving = (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
-        if self.paused or self.ahead:
+        if self.paused or (self.ahead and not self.is_failing):
             return moving
         if all(lane.done for lane in self.lanes):
             return (SagaStatus.COMPLETED,)

@@ -22,6 +22,7 @@ __all__ = [
     "Ledger",
     "Lost",
     "Outcome",
+    "Rang",
     "Replied",
 ]
 
@@ -72,6 +73,17 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
+class Rang:
+    """A hook was entered."""
+
+    worker: str
+    serial: int
+    hook: str
+    key: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A step was left: as its plan says, or None if it was cancelled or its process died."""
 
@@ -115,7 +127,7 @@ class Endless:
     """The saga neither ended nor got stuck, however often it was looked at."""
 
 
-Happening = Call | Lost | Began | Ended | Aged | Crashed | Asked | Replied | Endless
+Happening = Call | Lost | Began | Rang | Ended | Aged | Crashed | Asked | Replied | Endless
 
 
 @dataclass(slots=True)

@@ -133,6 +133,9 @@ class SagaPlan:
     compensates: bool = True
     """`compensate_on_failure`."""
     parallel: bool = False
+    hooks: tuple[Outcome, ...] | None = None
+    """How the executions of the hooks of all ends end, after the last all is well; None for a saga
+    without hooks."""
     cancels: bool = False
     """In a parallel saga, whether a step that fails for good cancels the others."""
     driven: bool = True
@@ -268,6 +271,10 @@ def _sagas(parallel: bool) -> st.SearchStrategy[SagaPlan]:
             st.booleans(),
             st.one_of(*[st.none()] * 3, st.integers(0, 5)),
             graph if parallel else st.none(),
+        ),
+        hooks=st.one_of(
+            *[st.none()] * 2,
+            st.lists(st.sampled_from([Outcome.OK, Outcome.FAIL]), max_size=3).map(tuple),
         ),
         parallel=st.just(parallel),
         cancels=st.booleans() if parallel else st.just(False),

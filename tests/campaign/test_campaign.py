@@ -53,6 +53,8 @@ MET = (
     "maybe_done",
     "branch",
     "steps side by side",
+    "ending",
+    "hook_done",
     "probe begun",
     "probed",
     "scheduled",

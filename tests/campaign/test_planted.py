@@ -11,6 +11,7 @@ from tests.campaign import (
     bugs_in_branches,
     bugs_in_engine,
     bugs_in_going_back,
+    bugs_in_hooks,
     bugs_in_orders,
     bugs_in_rules,
     bugs_in_store,
@@ -53,6 +54,7 @@ async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyP
         (bugs_in_orders, 5),
         (bugs_in_waiting, 5),
         (bugs_in_branches, 8),
+        (bugs_in_hooks, 3),
         (bugs_in_going_back, 5),
     ],
 )

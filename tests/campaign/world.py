@@ -163,7 +163,10 @@ class World:
     def _wait(self) -> WaitPlan:
         """What the current step waits for, when it does."""
         step_id = None if self._state is None else self._state.step_id
-        return self.plan.steps[int((step_id or "step_0").removeprefix("step_"))].wait
+        at_step = step_id is not None and step_id.startswith("step_")
+        return self.plan.steps[
+            int(step_id.removeprefix("step_")) if step_id and at_step else 0
+        ].wait
 
     def _next_plan(self) -> Move | None:
         """Return what the person does about the saga as it stands, if anything."""
