@@ -122,6 +122,9 @@ def _to_retry(fleet: Fleet, step_id: str | None) -> list[str]:
                 f"retry_step: the saga is {fleet.state.status} and step '{step_id}' neither waits "
                 f"nor failed; those that do: {', '.join(open_ones) or 'none'}"
             )
+        others = {each for each, one in open_ones.items() if one.is_given_up} - {step_id}
+        if all(open_ones[each].left for each in others):
+            return [step_id, *sorted(others, key=fleet.place)]  # what it had stopped goes on
         return [step_id]
     failed = [each for each, branch in open_ones.items() if branch.is_stuck or branch.is_given_up]
     if failed or fleet.state.status is not SagaStatus.SUSPENDED:
