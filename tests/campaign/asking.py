@@ -143,7 +143,7 @@ class Requests(Waiting):
         if entry.output is not None and self.dated:
             self.until = None
             self.vague = True
-        self.dated = entry.output is not None
+        self.dated = self.dated or entry.output is not None
         yield from ()
 
     def obeys(self, change: Transition, kinds: list[SignalKind]) -> Iterator[str]:

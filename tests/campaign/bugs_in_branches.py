@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saga_core import branching, parallel
+from saga_core import parallel
 from saga_core.branches import ParallelOutputs
 from saga_core.crew import BranchRests, LiveBranch
 from saga_core.definition import SagaDefinition
@@ -57,24 +57,6 @@ def failed_attempt_of_a_branch_forgotten(patch: Patch) -> None:
         return (*self.entries, *(each.entry() for each in moved if not each.state.attempt))
 
     patch.setattr(Fleet, "_history", history)
-
-
-@bug("although another step has failed for good")
-def branch_tried_again_while_the_saga_fails(patch: Patch) -> None:
-    failed: Any = vars(branching)["_step_failed"]
-    failing: Any = vars(Fleet)["is_failing"]
-    blind: list[Fleet] = []
-
-    def sees(self: Fleet) -> bool:
-        return self not in blind and failing.fget(self)
-
-    def blindly(fleet: Fleet, *more: Any) -> None:
-        blind.append(fleet)
-        failed(fleet, *more)
-        blind.clear()
-
-    patch.setattr(Fleet, "is_failing", property(sees))
-    patch.setattr(branching, "_step_failed", blindly)
 
 
 @bug("after the pivot was done")

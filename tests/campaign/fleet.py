@@ -312,7 +312,11 @@ class Fleet(Lanes):
         self.aborted = self.convicted = self.ahead = self.ended = False
         chosen = [each for each in self.lanes if each.is_over] or self.lanes
         named = self.asked_for.get(int(entry.actor or 0))
-        for each in chosen if named is None else [self.lanes[named]]:
+        if named is not None:
+            stopped = [each for each in self.lanes if each.left]
+            others = [each for each in self.lanes if each.given_up and each.number != named]
+            chosen = [self.lanes[named], *([] if others else stopped)]
+        for each in chosen:
             failed = each.failed
             left = each.left
             each.start_anew()

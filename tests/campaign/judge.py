@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 from saga_core.errors import SagaNotFoundError, SagaStateError, StoreUnavailableError
 from saga_core.records import NewEntry, NewSaga, Signal, Transition
@@ -30,6 +31,7 @@ from tests.campaign.ledger import (
 from tests.campaign.plan import SagaPlan
 from tests.campaign.row import Row
 from tests.campaign.standing import Execution
+from tests.campaign.waits import Came
 
 __all__ = ["judge", "tally"]
 
@@ -252,6 +254,10 @@ class _Trial:
         )
 
     def _sent(self, reply: Replied) -> bool:
+        if self.plan.parallel and reply.what == "notify":
+            # It may lie in the inbox, for the step that waits for it.
+            came = (Came.of(each, place=0, at=timedelta(0)) for each in self.row.signals)
+            return any(each is not None and each.event.n == reply.number for each in came)
         return any(
             signal.kind not in _EVENTS and json.loads(signal.payload)["actor"] == str(reply.number)
             for signal in self.row.signals

@@ -364,7 +364,7 @@ class World:
 
     async def _come_to_rest(self) -> None:
         """Let everything go well from here on, and look once more when the saga rests."""
-        looks = 0
+        looks = patience = 0
         for _ in range(LONGEST):
             await self._stage.quiet()
             if self._stage.points:
@@ -376,6 +376,10 @@ class World:
                 looks = 0
             elif self._running():
                 await asyncio.sleep(0.002)  # the person waits for what is there by now
+                patience += 1
+                if patience % 50 == 0:  # or for a driver who has died
+                    await self._pass_time()
+                    self._look(self._idle_worker(patience))
             elif looks == 0:
                 looks += 1
                 await self._pass_time()
