@@ -6,7 +6,7 @@ from typing import Any
 
 from saga_core import parallel
 from saga_core.branches import ParallelOutputs
-from saga_core.crew import BranchRests, LiveBranch
+from saga_core.crew import LiveBranch
 from saga_core.definition import SagaDefinition
 from saga_core.fleet import Fleet
 from saga_core.happening import Decision
@@ -67,11 +67,6 @@ def pivot_of_a_branch_forgotten(patch: Patch) -> None:
 @bug("which was to cancel it")
 def siblings_not_cancelled(patch: Patch) -> None:
     patch.setattr(parallel.Crew, "_is_cancelling", lambda _: False)
-
-
-@bug("that step_.* was given too|was used up twice|not used up|has not come")
-def event_given_to_several_branches(patch: Patch) -> None:
-    patch.setattr(BranchRests, "_free", property(lambda self: list(self._whole.kept)))
 
 
 @bug("two pieces of work got one idempotency key")
