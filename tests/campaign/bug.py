@@ -24,17 +24,19 @@ class Bug:
     name: str
     plant: Plant
     verdict: str
+    lends: bool = False
+    """Whether it takes a store that lends its transactions."""
 
 
 BUGS: list[Bug] = []
 """All bugs of the modules `bugs_in_*` that were imported."""
 
 
-def bug(verdict: str) -> Callable[[Plant], Plant]:
+def bug(verdict: str, *, lends: bool = False) -> Callable[[Plant], Plant]:
     """Register a function that plants a bug, and the pattern of its verdict."""
 
     def keep(plant: Plant) -> Plant:
-        BUGS.append(Bug(plant.__name__, plant, verdict))
+        BUGS.append(Bug(plant.__name__, plant, verdict, lends))
         return plant
 
     return keep

@@ -13,13 +13,13 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from saga_core import intervention, running, writing
+from saga_core import Capability, intervention, running, writing
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
 from tests.campaign.judge import judge, tally
@@ -82,10 +82,16 @@ class Campaign:
         if self.only is not None:
             chosen = [chosen[self.only]]
         verdicts: list[Verdict] = []
-        with patient():
+        async with AsyncExitStack() as stack:
+            stack.enter_context(patient())
+            business = None
+            if Capability.TRANSACTION in harness.capabilities:
+                business = await stack.enter_async_context(harness.business())
             for first in range(0, len(chosen), AT_ONCE):
                 group = chosen[first : first + AT_ONCE]
-                ledgers = await asyncio.gather(*(play(plan, store, harness) for _, plan in group))
+                ledgers = await asyncio.gather(
+                    *(play(plan, store, harness, business) for _, plan in group)
+                )
                 verdicts += [
                     Verdict(number, plan, ledger, judge(plan, ledger))
                     for (number, plan), ledger in zip(group, ledgers, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from saga_core import (
     StepContext,
     StepRef,
 )
-from tests.campaign.ledger import Began, Ended, Rang
+from tests.campaign.ledger import Began, Ended, Rang, row_of
 from tests.campaign.plan import Act, Outcome, SagaPlan, StepPlan, WaitPlan
 from tests.campaign.stage import PROCESS, Stage
 
@@ -33,6 +33,7 @@ __all__ = [
     "HOUR",
     "SKIPPED",
     "Blue",
+    "Book",
     "Receipt",
     "Red",
     "Script",
@@ -88,12 +89,18 @@ class Receipt(BaseModel):
     note: str = ""
 
 
+Book = Callable[[Any, str], Awaitable[None]]
+"""Writes a row with what a store lends."""
+
+
 class Script:
     """What each execution of each step does: the plan's outcomes, one after the other."""
 
-    def __init__(self, plan: SagaPlan, stage: Stage) -> None:
+    def __init__(self, plan: SagaPlan, stage: Stage, book: Book | None = None) -> None:
+        """`book` is where steps write that work in the store's transaction, if it lends any."""
         self._plan = plan
         self._stage = stage
+        self._book = book
         self._serial = 0
         self._rings = 0
         self._begun: dict[tuple[int, Act], int] = {}
@@ -126,7 +133,10 @@ class Script:
         )
         outcome = None
         try:
-            await self._stage.reach(process, "step")
+            if not self.lends(number):
+                await self._stage.reach(process, "step")
+            elif self._book is not None and act is not Act.PROBE:
+                await self._book(context.transaction, row_of(act, number, serial))
             outcome = self._outcome(number, act, nth)
         finally:
             self._stage.tell(Ended(serial, outcome))
@@ -141,6 +151,10 @@ class Script:
         if outcome is Outcome.SLEEP:
             return Sleep(self._plan.steps[number].wait.sleep)
         return Receipt(serial=serial, note="\x00" if outcome is Outcome.GARBLED else "")
+
+    def lends(self, number: int) -> bool:
+        """Tell whether a step works in a transaction. It waits for no cue then: see `Lent`."""
+        return self._book is not None and self._plan.steps[number].transaction
 
     async def ring(self, slip: Slip, context: StepContext) -> Receipt:
         """Do as planned in a hook."""
@@ -257,6 +271,7 @@ def definition(plan: SagaPlan, script: Script) -> SagaDefinition:
             compensation_retry_policy=_policy(step.undo_attempts, step.undo_delayed),
             compensate_when="maybe_done" if step.maybe else "done",
             pivot=step.pivot,
+            transaction=script.lends(number),
         )
         made.append(before)
     if plan.hooks is not None:

@@ -27,8 +27,9 @@ from tests.campaign.ledger import (
     Ledger,
     Rang,
     Replied,
+    row_of,
 )
-from tests.campaign.plan import SagaPlan
+from tests.campaign.plan import Act, Outcome, SagaPlan
 from tests.campaign.row import Row
 from tests.campaign.standing import Execution
 from tests.campaign.waits import Came
@@ -54,6 +55,7 @@ class _Trial:
         self.plan = plan
         self.ledger = ledger
         self.row = Row()
+        self.lends = ledger.rows is not None
         self.course: Course | Fleet = Fleet(plan) if plan.parallel else Course(plan)
         self.bells = Bells(plan)
         self.met: Counter[str] = Counter()
@@ -212,6 +214,8 @@ class _Trial:
             yield f"two pieces of work got one idempotency key, {key}"
 
     def _unheard(self, began: Began) -> Iterator[str]:
+        if self.lends and self.plan.parallel and self.plan.steps[began.step].transaction:
+            return  # it was let go before, and has waited until no other transaction was open
         heard = self.row.heard.get((began.worker, began.context.fence), 0)
         for signal in self.row.signals[:heard]:
             if signal.event_id not in self.row.consumed and signal.kind not in _EVENTS:
@@ -273,6 +277,7 @@ class _Trial:
         yield from self.row.fits_record(record)
         yield from self.row.fits_history(self.ledger.history)
         yield from self.row.fits_inbox(self.ledger.inbox)
+        yield from self._written()
         for reply in self.refused:
             if self._recorded(reply):
                 yield f"{reply.what} was refused, but is on record"
@@ -292,6 +297,26 @@ class _Trial:
         self.met[status.value] += 1
         if not status.is_terminal and any(map(self._must_be_heard, self.row.unheard)):
             yield "a command in the inbox was never heard"
+
+    def _written(self) -> Iterator[str]:
+        """Compare the rows of steps in transactions with the executions that are on record."""
+        if self.ledger.rows is None:  # the store lends no transactions
+            return
+        kept = (Outcome.OK, Outcome.WAIT, Outcome.SLEEP)
+        wanted = Counter(
+            row_of(each.began.act, each.began.step, serial)
+            for serial, each in self.executions.items()
+            if self.plan.steps[each.began.step].transaction
+            and each.began.act is not Act.PROBE
+            and each.used
+            and each.outcome in kept
+        )
+        found = Counter(self.ledger.rows)
+        self.met["rows in transactions"] += found.total()
+        for row in found - wanted:
+            yield f"a row stands of an execution that is not on record: {row}"
+        for row in wanted - found:
+            yield f"no row stands of an execution that is on record: {row}"
 
     def _must_be_heard(self, signal: Signal) -> bool:
         """Tell whether its sender was told that it is on its way.

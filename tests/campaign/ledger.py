@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "Rang",
     "Replied",
+    "row_of",
 ]
 
 
@@ -139,3 +140,10 @@ class Ledger:
     """None if the saga was never written."""
     history: tuple[HistoryEntry, ...] = ()
     inbox: tuple[StoredSignal, ...] = ()
+    rows: tuple[str, ...] | None = None
+    """What steps have written in the store's transactions; None where it lends none."""
+
+
+def row_of(act: Act, step: int, serial: int) -> str:
+    """Return the row that an execution writes."""
+    return f"{act.name.lower()} step_{step} {serial}"

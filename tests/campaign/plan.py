@@ -122,6 +122,8 @@ class StepPlan:
     probe: tuple[Outcome, ...] | None = None
     """What it says when it is asked whether it was done; None for a step that is not asked."""
     wait: WaitPlan = WaitPlan()
+    transaction: bool = False
+    """Whether it works in the store's own transaction, on a store that lends them."""
     depends: tuple[int, ...] = ()
     """In a parallel saga, the steps before it on which it depends."""
 
@@ -252,7 +254,12 @@ def _at(number: int, step: StepPlan, pivot: int | None) -> StepPlan:
     """Return a step as it may be at its place: what is never undone cannot be in doubt."""
     doubtful = step.maybe and step.undo is not None and (pivot is None or number < pivot)
     return replace(
-        step, pivot=number == pivot, maybe=doubtful, probe=step.probe if doubtful else None
+        step,
+        pivot=number == pivot,
+        maybe=doubtful,
+        probe=step.probe if doubtful else None,
+        # Told from what is drawn anyhow: a draw of its own would change all plans of all seeds.
+        transaction=(number + step.attempts + step.undo_attempts) % 3 == 0,
     )
 
 

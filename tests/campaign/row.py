@@ -202,6 +202,20 @@ class Row:
             else:
                 self._lose(call.worker, self._fences.get(change.expected_version, 0))
 
+    def _recorded(self, call: Call) -> Iterator[str]:
+        known = self._commits.get(call.request)
+        if call.error is not None:
+            yield f"nobody could say whether a commit is on record: {call.error}"
+            return
+        answer: Committed | None = call.answer
+        if (None if answer is None else (answer.version, answer.fence)) != known:
+            yield f"a commit is said to be recorded as {answer}, it was {known}"
+        if call.heard and answer is not None:
+            if answer.held and self.holder == call.worker:
+                self._tell(call.worker)
+            else:
+                self._lose(call.worker, answer.fence)
+
     def _refused(
         self, call: Call, change: Transition, known: tuple[int, int] | None
     ) -> Iterator[str]:

@@ -7,7 +7,8 @@ go on, so that the plan alone decides what happens between any two store calls, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from enum import Enum
@@ -31,6 +32,7 @@ from saga_core.records import (
 )
 from saga_core.status import Direction
 from saga_core.store import SagaStore
+from saga_core.transactions import StoreTransaction, lender_of
 from saga_testing import FaultyStore
 from tests.campaign.ledger import Call, Crashed, Happening, Lost
 
@@ -120,9 +122,7 @@ class Stage:
         except SagaError as refused:
             error = refused
         finally:
-            self._calls -= 1
-            self._news += 1
-            self._answered.set()
+            self.leave()
         heard = cue is Cue.GO and given_up is None
         self.tell(Call(process.worker, method, request, answer, error, heard))
         if cue is Cue.CRASH_APPLIED:
@@ -135,6 +135,15 @@ class Stage:
         if error is not None:
             raise error
         return answer  # type: ignore[return-value]
+
+    def enter(self) -> None:
+        """Count a transaction as a call: nobody gets a cue until it is over."""
+        self._calls += 1
+
+    def leave(self) -> None:
+        self._calls -= 1
+        self._news += 1
+        self._answered.set()
 
     def kill(self, process: Process) -> None:
         """Let a process die where it stands."""
@@ -183,6 +192,58 @@ PROCESS: ContextVar[Process] = ContextVar("PROCESS")
 """Whose code is running. Tasks inherit it."""
 
 
+class Lent:
+    """A transaction that is lent to a step: one cue for all of it, its commit included.
+
+    The step waits for no cue while it is open. It may have the only connection of the store, and
+    whoever was to go on meanwhile would wait for it.
+    """
+
+    def __init__(self, process: Process, cue: Cue, stack: AsyncExitStack) -> None:
+        self._process = process
+        self._cue = cue
+        self._stack = stack
+        self._inner: StoreTransaction
+
+    async def open(self, store: SagaStore) -> None:
+        self._process.stage.enter()
+        self._stack.callback(self._process.stage.leave)
+        lender = lender_of(store, "the campaign")
+        self._inner = await self._stack.enter_async_context(lender.transaction())
+
+    @property
+    def handle(self) -> Any:
+        return self._inner.handle
+
+    async def commit(self, transition: Transition) -> Committed:
+        stage, worker, cue = self._process.stage, self._process.worker, self._cue
+        if cue is Cue.LOSE_BEFORE:
+            await self._stack.aclose()
+            stage.tell(Lost(worker, "commit"))
+            raise StoreUnavailableError("planned: the commit of a step was lost on its way")
+        answer, error = None, None
+        try:
+            answer = await self._inner.commit(transition)
+        except SagaError as refused:
+            error = refused
+        stage.tell(Call(worker, "commit", transition, answer, error, cue is Cue.GO))
+        await self._stack.aclose()  # what is asked next waits for a cue
+        self.end()
+        if cue is Cue.LOSE_AFTER:
+            raise StoreUnavailableError("planned: the answer of a step's commit was lost")
+        if error is not None:
+            raise error
+        assert answer is not None
+        return answer
+
+    def end(self) -> None:
+        """Die, if that is planned."""
+        if self._cue is Cue.CRASH_APPLIED:
+            if not self._process.dead:
+                self._process.stage.kill(self._process)
+            raise Killed
+
+
 class Line(FaultyStore):
     """The way from a process to the store."""
 
@@ -195,6 +256,19 @@ class Line(FaultyStore):
 
     async def _pass(self, method: str, call: Callable[[], Awaitable[T]]) -> T:
         return await self._send(method, None, call)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StoreTransaction]:
+        cue = await self._process.stage.reach(self._process, "transaction")
+        async with AsyncExitStack() as stack:
+            lent = Lent(self._process, cue, stack)
+            await lent.open(self.inner)
+            yield lent
+        lent.end()
+
+    async def recorded(self, saga_id: UUID, commit_id: UUID) -> Committed | None:
+        lender = lender_of(self.inner, "the campaign")
+        return await self._send("recorded", commit_id, lambda: lender.recorded(saga_id, commit_id))
 
     async def create(self, new: NewSaga) -> Created:
         return await self._send("create", new, lambda: self.inner.create(new))

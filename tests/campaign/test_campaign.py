@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from saga_core import open_store
+from saga_core import Capability, open_store
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
 from saga_testing.servers import PostgresqlServer, RedisServer
@@ -81,7 +81,7 @@ MET = (
 """What a campaign must have met, or it has proved little."""
 
 
-class _QuickSqlSqliteHarness(SqlSqliteHarness):
+class QuickSqlSqliteHarness(SqlSqliteHarness):
     """One connection, since several wait for each other's locks, and ages by plain SQL."""
 
     def _engine(self) -> AbstractAsyncContextManager[AsyncEngine]:
@@ -136,7 +136,7 @@ def harness(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Sto
     if backend == "sqlite":
         return SqliteHarness(tmp_path / "sagas.db")
     if backend == "sql-sqlite":
-        return _QuickSqlSqliteHarness(tmp_path / "sagas.db")
+        return QuickSqlSqliteHarness(tmp_path / "sagas.db")
     if backend == "redis":
         redis: RedisServer = request.getfixturevalue("redis")
         return _QuickRedisHarness(redis.url)
@@ -157,3 +157,5 @@ async def test_every_saga_ends_as_it_should(backend: str, harness: StoreHarness)
     print(f"{len(verdicts)} sagas on {backend}, seed {campaign.seed}: {dict(met)}")
     if campaign.only is None:
         assert not [name for name in MET if not met[name]], met
+        lends = Capability.TRANSACTION in harness.capabilities
+        assert (met["rows in transactions"] > 0) is lends

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from saga_testing.conformance import StoreHarness
 from tests.campaign import (
     bugs_in_branches,
     bugs_in_engine,
@@ -16,11 +18,13 @@ from tests.campaign import (
     bugs_in_rules,
     bugs_in_store,
     bugs_in_timing,
+    bugs_in_transactions,
     bugs_in_undoing,
     bugs_in_waiting,
 )
 from tests.campaign.bug import BUGS, Bug
 from tests.campaign.campaign import Campaign
+from tests.campaign.test_campaign import QuickSqlSqliteHarness
 from tests.conformance.test_memory import MemoryHarness
 
 SAGAS = 1000
@@ -32,11 +36,15 @@ LOT = 25
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_judge_catches_a_planted_bug(
+    bug: Bug, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     bug.plant(monkeypatch)
     said: list[str] = []
     for lot in range(SAGAS // LOT):
-        harness = MemoryHarness()
+        harness: StoreHarness = MemoryHarness()
+        if bug.lends:
+            harness = QuickSqlSqliteHarness(tmp_path / f"{lot}.db")
         async with harness.open() as store:
             verdicts = await Campaign(seed=lot, size=LOT).run(store, harness)
         said += [line for verdict in verdicts for line in verdict.violations]
@@ -58,6 +66,7 @@ async def test_judge_catches_a_planted_bug(bug: Bug, monkeypatch: pytest.MonkeyP
         (bugs_in_branches, 8),
         (bugs_in_hooks, 3),
         (bugs_in_going_back, 5),
+        (bugs_in_transactions, 3),
     ],
 )
 def test_bugs_are_planted_everywhere(module: ModuleType, least: int) -> None:

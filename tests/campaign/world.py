@@ -15,8 +15,18 @@ from saga_core import SagaStatus
 from saga_core.records import NewEntry, NewSaga, SagaState, Transition
 from saga_core.status import EntryKind
 from saga_core.store import SagaStore
-from saga_testing.conformance import StoreHarness
-from tests.campaign.cast import EDITED, EVENTS, FIRST, SKIPPED, Receipt, Script, Slip, definition
+from saga_testing.conformance import Business, StoreHarness
+from tests.campaign.cast import (
+    EDITED,
+    EVENTS,
+    FIRST,
+    SKIPPED,
+    Book,
+    Receipt,
+    Script,
+    Slip,
+    definition,
+)
 from tests.campaign.ledger import Aged, Asked, Call, Endless, Ledger, Replied
 from tests.campaign.plan import Deal, Move, SagaPlan, WaitPlan
 from tests.campaign.stage import PROCESS, Cue, Killed, Point, Process, Stage
@@ -62,14 +72,16 @@ Age = Callable[[UUID, timedelta], Awaitable[None]]
 class World:
     """One saga, the processes that drive it, and a person at a console."""
 
-    def __init__(self, plan: SagaPlan, store: SagaStore, age: Age) -> None:
+    def __init__(
+        self, plan: SagaPlan, store: SagaStore, age: Age, business: Business | None = None
+    ) -> None:
         self.plan = plan
         self.saga_id = uuid4()
         self.kind = f"saga-{self.saga_id}"
         self._store = store
         self._age = age
         self._stage = Stage()
-        self._definition = definition(plan, Script(plan, self._stage))
+        self._definition = definition(plan, Script(plan, self._stage, self._book(business)))
         self._numbers = count(1)
         self._lives = count(1)
         self._workers = [self._process(f"worker {number}") for number in range(WORKERS)]
@@ -87,6 +99,16 @@ class World:
         self._version = 0
         self._state: SagaState | None = None
         """What was written last; None as long as the saga was not."""
+
+    def _book(self, business: Business | None) -> Book | None:
+        if business is None:
+            return None
+        owner = business
+
+        async def write(transaction: Any, row: str) -> None:
+            await owner.write(transaction, f"{self.saga_id} {row}")
+
+        return write
 
     async def play(self) -> Ledger:
         """Make all moves, let the saga come to rest, and return what happened."""
@@ -401,6 +423,14 @@ class World:
         )
 
 
-async def play(plan: SagaPlan, store: SagaStore, harness: StoreHarness) -> Ledger:
-    """Play one saga."""
-    return await World(plan, store, harness.age).play()
+async def play(
+    plan: SagaPlan, store: SagaStore, harness: StoreHarness, business: Business | None = None
+) -> Ledger:
+    """Play one saga, on a store that lends transactions with the rows that steps write."""
+    world = World(plan, store, harness.age, business)
+    ledger = await world.play()
+    if business is not None:
+        mine = f"{world.saga_id} "
+        rows = await business.rows()
+        ledger.rows = tuple(row.removeprefix(mine) for row in rows if row.startswith(mine))
+    return ledger
