@@ -94,7 +94,7 @@ def hook_over(
     known = outputs if isinstance(outputs, Outputs) else Outputs()
     hook = _hook_after(state.step_id, definition, pending.state, known)
     if hook is not None:
-        following = replace(pending, hook=hook)
+        following = replace(pending, hook=hook, again=False)
         return _begin(known, following, state.token, (entry,), active=state.active)
     history: tuple[NewEntry, ...] = (entry,)
     if pending.outer is not None:

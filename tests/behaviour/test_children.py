@@ -301,6 +301,21 @@ async def test_hooks_of_a_child_run_before_its_parent_hears_of_its_end(
     assert outbox.topics == ["COMPLETED"]
 
 
+async def test_each_end_of_a_child_is_told_whatever_its_hooks_went_through_before(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    outbox, story = Outbox(), Story()
+    outbox.down("COMPLETED")
+    child = hooked(story.step(), outbox=outbox, hooks=("on_completed", "on_stuck"))
+    family = Family(store, story=story, child=child, last=story.step(fails("late")))
+    saga_id = await family.start()
+    await family.settle(harness, saga_id)
+    outbox.up()
+    await family.admin.retry_step(child_id_of(saga_id, "child", 0))  # it had told of being STUCK
+    after = await family.settle(harness, saga_id)
+    assert after.status is SagaStatus.COMPENSATED, await family.admin.explain(saga_id)
+
+
 # --- aggregates ---------------------------------------------------------------------------------
 
 
