@@ -13,6 +13,9 @@ from saga_cron import ScheduleInfo, list_schedules
 
 __all__ = ["show_schedules"]
 
+WIDEST = 500
+"""Characters of a line that goes to no terminal."""
+
 
 async def show_schedules(console: Console, url: str, options: dict[str, Any]) -> None:
     """Print the schedules of a store, one a line. Needs no definition and changes nothing."""
@@ -28,7 +31,9 @@ async def show_schedules(console: Console, url: str, options: dict[str, Any]) ->
         plan = info.schedule
         cells = (plan.name, plan.saga_name, plan.cron, plan.timezone, plan.missed)
         table.add_row(*map(escape, cells), _next(info), str(info.saga_id))
-    console.print(table)
+    # What reads a pipe wants a line for each, whatever width somebody's terminal had.
+    is_seen = console.is_terminal
+    console.print(table, width=None if is_seen else WIDEST, crop=is_seen)
     for info in found:
         if info.last_error is not None:
             told = f"{info.schedule.name}: {info.last_error}"
