@@ -31,9 +31,10 @@ async def show_schedules(console: Console, url: str, options: dict[str, Any]) ->
         plan = info.schedule
         cells = (plan.name, plan.saga_name, plan.cron, plan.timezone, plan.missed)
         table.add_row(*map(escape, cells), _next(info), str(info.saga_id))
-    # What reads a pipe wants a line for each, whatever width somebody's terminal had.
-    is_seen = console.is_terminal
-    console.print(table, width=None if is_seen else WIDEST, crop=is_seen)
+    if not console.is_terminal:
+        # What reads a pipe wants a line for each, whatever width somebody's terminal had.
+        console = Console(file=console.file, width=WIDEST, highlight=False)
+    console.print(table)
     for info in found:
         if info.last_error is not None:
             told = f"{info.schedule.name}: {info.last_error}"
