@@ -179,6 +179,8 @@ class Crew:
             return await self._engine.runner.run(view)
         async with self.lock:
             # Else another commit might wait for the transaction, and the step's for the other.
+            if self._live.signals > self._live.seen:
+                return None  # what has come meanwhile may be a command, which goes first
             return await self._engine.transactions.run(view, self._engine.runner.run, self._record)
 
     async def _record(self, view: LiveSaga, happened: Happened, write: Write) -> None:

@@ -214,8 +214,6 @@ class _Trial:
             yield f"two pieces of work got one idempotency key, {key}"
 
     def _unheard(self, began: Began) -> Iterator[str]:
-        if self.lends and self.plan.parallel and self.plan.steps[began.step].transaction:
-            return  # it was let go before, and has waited until no other transaction was open
         heard = self.row.heard.get((began.worker, began.context.fence), 0)
         for signal in self.row.signals[:heard]:
             if signal.event_id not in self.row.consumed and signal.kind not in _EVENTS:
