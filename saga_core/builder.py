@@ -12,7 +12,7 @@ from saga_core.child import ChildMap, ChildResult, ChildStep
 from saga_core.codec import PayloadCodec
 from saga_core.definition import CompensateWhen, OnBranchFailure, SagaDefinition, StepRef, StepSpec
 from saga_core.errors import SagaDefinitionError, TypeValidationError
-from saga_core.fitting import checked_policy, checked_timeout, signature_of
+from saga_core.fitting import checked_policy, checked_retain, checked_timeout, signature_of
 from saga_core.hooking import HookBuilder
 from saga_core.linking import Reference, check_map_of, earlier, linked, no_way_back, possible
 from saga_core.retry import RetryPolicy
@@ -35,6 +35,7 @@ class SagaBuilder(HookBuilder):
         compensate_on_failure: bool = True,
         parallel: bool = False,
         on_branch_failure: OnBranchFailure = "finish",
+        retain: timedelta | None = None,
     ) -> None:
         """Without `compensate_on_failure` a saga that fails ends as FAILED, nothing undone.
 
@@ -42,7 +43,10 @@ class SagaBuilder(HookBuilder):
         rollback undoes independent steps at once. `on_branch_failure` says what becomes of those
         that run while another fails for good: "finish" lets their attempts end, so that what they
         have done is on record and undone; "cancel" cancels them, and like a step that timed out
-        they are undone only with `compensate_when="maybe_done"`. Raises `SagaDefinitionError`.
+        they are undone only with `compensate_when="maybe_done"`.
+
+        With `retain` workers that have registered the saga delete its sagas that ended at least so
+        long ago, as `SagaWorker(retain=)` does with all. Raises `SagaDefinitionError`.
         """
         super().__init__()
         if not isinstance(parallel, bool):
@@ -56,6 +60,7 @@ class SagaBuilder(HookBuilder):
         self._compensate_on_failure = compensate_on_failure
         self._parallel = parallel
         self._on_branch_failure: OnBranchFailure = on_branch_failure
+        self._retain = checked_retain(retain)
         self._steps: dict[str, StepSpec] = {}
 
     def add_step(
@@ -170,6 +175,7 @@ class SagaBuilder(HookBuilder):
             tuple(self._hooks()),
             parallel=self._parallel,
             on_branch_failure=self._on_branch_failure,
+            retain=self._retain,
         )
 
     def _checked_id(self, step_id: str | None, number: int) -> str:

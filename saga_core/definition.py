@@ -202,6 +202,8 @@ class SagaDefinition:
     """Whether a step begins as soon as all that it depends on is done."""
     on_branch_failure: OnBranchFailure = "finish"
     """What becomes of the steps that run beside one that fails for good."""
+    retain: timedelta | None = None
+    """How long a saga is kept that has ended; None: as long as the worker says."""
 
     @cached_property
     def _by_id(self) -> dict[str, StepSpec]:

@@ -50,6 +50,15 @@ def checked_timeout(value: timedelta | None, name: str, where: str) -> timedelta
     return value
 
 
+def checked_retain(value: object) -> timedelta | None:
+    """Return for how long ended sagas are kept; None for ever."""
+    if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
+        raise SagaDefinitionError(
+            f"retain must be a timedelta above zero, or None to keep all sagas, got {value!r}"
+        )
+    return value
+
+
 def checked_policy(value: RetryPolicy | None, name: str, where: str) -> RetryPolicy:
     """Return a retry policy; without one there is one attempt."""
     if value is None:

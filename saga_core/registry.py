@@ -221,6 +221,12 @@ class Registry:
             )
         return registration
 
+    @property
+    def retained(self) -> Mapping[str, timedelta]:
+        """How long ended sagas are kept, by the names for which what is registered says so."""
+        kept = {name: one.definition.retain for name, one in self._latest.items()}
+        return {name: retain for name, retain in kept.items() if retain is not None}
+
     def get(self, name: str, version: str) -> Registration | None:
         """Return what is registered under a name and version, if anything is."""
         return self._by_key.get((name, version))

@@ -7,11 +7,13 @@ import logging
 from datetime import timedelta
 
 from saga_core.errors import SagaDefinitionError, SagaError
+from saga_core.fitting import checked_retain
 from saga_core.outage import Outage
+from saga_core.registry import Registry
 from saga_core.store import SagaStore
 from saga_core.writing import to_the_end
 
-__all__ = ["Retention", "check_retain"]
+__all__ = ["Retention"]
 
 logger = logging.getLogger("saga_core")
 
@@ -25,30 +27,21 @@ SHORTEST, LONGEST = 1.0, 300.0
 """Seconds between looks while there is nothing: a twentieth of what is retained, within these."""
 
 
-def check_retain(retain: object, store: SagaStore) -> timedelta | None:
-    """Return for how long ended sagas are kept; None for ever. Raises `SagaDefinitionError`."""
-    if retain is None:
-        return None
-    if not isinstance(retain, timedelta) or retain <= timedelta(0):
-        raise SagaDefinitionError(
-            f"retain must be a timedelta above zero, or None to keep all sagas, got {retain!r}"
-        )
-    if not getattr(store, "allows_retention", True):
-        raise SagaDefinitionError(
-            "retain would delete rows of a table of yours: say so to the store as well, "
-            "SqlSagaStore(..., allow_retention=True)"
-        )
-    return retain
-
-
 class Retention:
-    """Keeps one store's namespace free of sagas that ended longer ago than `retain`."""
+    """Keeps one store's namespace free of sagas that ended longer ago than they are kept."""
 
-    def __init__(self, store: SagaStore, retain: timedelta, outage: Outage) -> None:
+    def __init__(
+        self, store: SagaStore, retain: timedelta | None, registry: Registry, outage: Outage
+    ) -> None:
+        """`retain` is for all sagas, what a definition says for those of its name.
+
+        Raises `SagaDefinitionError` for what makes no sense, or must not be.
+        """
         self._store = store
-        self._retain = retain
+        self._retain = checked_retain(retain)
+        self._registry = registry
         self._outage = outage
-        self._pause = min(max(retain.total_seconds() / 20, SHORTEST), LONGEST)
+        self._plan()
 
     async def run(self) -> None:
         """Delete for ever, until cancelled; a batch that was begun is deleted whole or not at all.
@@ -57,23 +50,55 @@ class Retention:
         """
         while True:
             try:
-                deleted = await self.round()
+                await self.round()
+            except SagaDefinitionError as error:  # by what was registered since
+                logger.error("nothing is deleted: %s", error)
             except SagaError as error:
                 self._outage.unanswered("deleting what ended long ago", error)
-            else:
-                if deleted:
-                    logger.info("deleted %d sagas that ended %s ago", deleted, self._retain)
-            await asyncio.sleep(self._pause)
+            kept = [retain for _, retain in self._wishes()]
+            pause = min(kept).total_seconds() / 20 if kept else LONGEST
+            await asyncio.sleep(min(max(pause, SHORTEST), LONGEST))
 
     async def round(self) -> int:
         """Delete batch after batch until nothing is left; return how many sagas are gone."""
+        deleted = 0
+        for name, retain in self._plan():
+            gone = await self._delete(name, retain)
+            deleted += gone
+            if gone:
+                whose = "" if name is None else f" of '{name}'"
+                logger.info("deleted %d sagas%s that ended %s ago", gone, whose, retain)
+        return deleted
+
+    async def _delete(self, name: str | None, retain: timedelta) -> int:
         loop = asyncio.get_running_loop()
         deleted = 0
         while True:
             begun = loop.time()
-            purging = self._store.purge(finished_for=self._retain, limit=BATCH)
+            purging = self._store.purge(finished_for=retain, limit=BATCH, saga_name=name)
             gone = await to_the_end(purging)
             deleted += gone
             if gone < BATCH:
                 return deleted
             await asyncio.sleep((loop.time() - begun) * (1 / SHARE - 1))
+
+    def _wishes(self) -> list[tuple[str | None, timedelta]]:
+        """Return whose sagas are kept how long; None for all."""
+        named: list[tuple[str | None, timedelta]] = list(self._registry.retained.items())
+        return named if self._retain is None else [*named, (None, self._retain)]
+
+    def _plan(self) -> list[tuple[str | None, timedelta]]:
+        """Return the same, if it can be kept. Raises `SagaDefinitionError`."""
+        wishes = self._wishes()
+        if wishes and not getattr(self._store, "allows_retention", True):
+            raise SagaDefinitionError(
+                "retain would delete rows of a table of yours: say so to the store as well, "
+                "SqlSagaStore(..., allow_retention=True)"
+            )
+        for name, retain in wishes:
+            if self._retain is not None and self._retain < retain:
+                raise SagaDefinitionError(
+                    f"saga '{name}' is to be kept for {retain}, and the worker would delete it "
+                    f"after {self._retain}: let the worker retain all sagas at least as long"
+                )
+        return wishes

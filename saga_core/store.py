@@ -205,11 +205,13 @@ class Catalog(Protocol):
         """Return how many match; `limit` and `cursor` are ignored."""
         ...
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete up to `limit` sagas that ended at least `finished_for` ago, with all they have.
 
-        Returns how many. Ended is what `SagaState.has_ended` says, so no queued saga; since
-        when, `updated_at` says.
+        With `saga_name` only those of that name. Returns how many. Ended is what
+        `SagaState.has_ended` says, so no queued saga; since when, `updated_at` says.
         """
         ...
 

@@ -16,7 +16,7 @@ from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.records import Claims, Query, SagaRecord
-from saga_core.retention import Retention, check_retain
+from saga_core.retention import Retention
 from saga_core.status import Direction
 
 __all__ = ["SagaWorker"]
@@ -68,8 +68,9 @@ class SagaWorker:
         On a stop, sagas finish the step they are at and are given back; steps that take longer
         than `shutdown_grace` are cancelled first. With `retain` the worker deletes the sagas of
         the namespace that ended at least so long ago, with all they have, in small batches beside
-        its work; without, none is ever deleted. An id that is deleted is new to `start` again. On
-        a table of your own the store must allow it too: `SqlSagaStore(allow_retention=True)`.
+        its work; without, only those of sagas that were built with `retain`. An id that is deleted
+        is new to `start` again. On a table of your own the store must allow it too:
+        `SqlSagaStore(allow_retention=True)`.
         Raises `SagaDefinitionError` for bad values.
         """
         self._capacity = Capacity(concurrency, per_name)
@@ -81,11 +82,9 @@ class SagaWorker:
             raise SagaDefinitionError(
                 f"shutdown_grace must be a timedelta of zero or more, got {shutdown_grace!r}"
             )
-        retained = check_retain(retain, orchestrator.store)
         self._engine: SagaEngine = orchestrator.engine
-        self._retention: Retention | None = None
-        if retained is not None:
-            self._retention = Retention(orchestrator.store, retained, self._engine.outage)
+        registry, outage = self._engine.registry, self._engine.outage
+        self._retention = Retention(orchestrator.store, retain, registry, outage)
         self._longest_poll = poll_interval.total_seconds()
         self._grace = shutdown_grace.total_seconds()
         self._driving: set[asyncio.Task[None]] = set()
@@ -136,9 +135,8 @@ class SagaWorker:
         aside = [
             asyncio.create_task(self._listen(), name="saga-worker-wakeups"),
             asyncio.create_task(self._watch_unregistered(), name="saga-worker-unregistered"),
+            asyncio.create_task(self._retention.run(), name="saga-worker-retention"),
         ]
-        if self._retention is not None:
-            aside.append(asyncio.create_task(self._retention.run(), name="saga-worker-retention"))
         try:
             while not self._stopping.is_set():
                 await self._turn()

@@ -248,9 +248,12 @@ class FaultyStore:
     async def count(self, query: Query) -> int:
         return await self._pass("count", lambda: self.inner.count(query))
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         return await self._pass(
-            "purge", lambda: self.inner.purge(finished_for=finished_for, limit=limit)
+            "purge",
+            lambda: self.inner.purge(finished_for=finished_for, limit=limit, saga_name=saga_name),
         )
 
     async def export(self, saga_id: UUID) -> SagaExport:

@@ -84,9 +84,12 @@ class PostgresqlCatalog:
             )
         return found
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete ended sagas with all they have, in one statement; see `Catalog.purge`."""
         names = self._sql.names
+        named = "" if saga_name is None else "AND saga_name = $4"
         with self._errors():
             gone: int = await self._pool.fetchval(
                 f"""
@@ -97,7 +100,7 @@ class PostgresqlCatalog:
                      WHERE namespace = $1 AND NOT active
                        AND created_at <= (SELECT clock_timestamp()) - $2::interval
                        AND updated_at <= (SELECT clock_timestamp()) - $2::interval
-                       AND status IN {ENDED_STATUSES}
+                       AND status IN {ENDED_STATUSES} {named}
                      ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
                 ), history AS (
                     -- Arrays, not joins: for those the planner would read whole tables.
@@ -115,6 +118,7 @@ class PostgresqlCatalog:
                 self.namespace,
                 finished_for,
                 limit,
+                *(() if saga_name is None else (saga_name,)),
             )
         return gone
 

@@ -78,18 +78,22 @@ class RedisCatalog(ScriptCalls):
                 return found
             place = (answer[2], answer[3])
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete ended sagas, a bounded number per script; see `Catalog.purge`.
 
         If an answer is lost, what was deleted with it is not counted.
         """
-        purged = 0
+        purged = passed = 0
         left = limit
         while left > 0:
             size = min(left, PURGE)
-            _, deleted, seen = await self._run("purge", [micros(finished_for), size])
+            arguments = [micros(finished_for), size, optional(saga_name), passed]
+            _, deleted, seen, kept = await self._run("purge", arguments)
             purged += int(deleted)
-            left -= int(seen)
+            passed += int(kept)
+            left -= int(seen) - int(kept)
             if int(seen) < size:
                 break
         return purged

@@ -179,9 +179,12 @@ class SqlSagaStore:
         """Return how many match; see `Catalog.count`."""
         return await self._whole(self._store.count(query))
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`."""
-        return await self._whole(self._store.purge(finished_for=finished_for, limit=limit))
+        purging = self._store.purge(finished_for=finished_for, limit=limit, saga_name=saga_name)
+        return await self._whole(purging)
 
     async def export(self, saga_id: UUID) -> SagaExport:
         """Return everything about one saga, as of one moment; see `Catalog.export`."""

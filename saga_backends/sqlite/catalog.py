@@ -83,8 +83,13 @@ class SqliteCatalog:
 
         return await self._db.read(read)
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete ended sagas with all they have, in one transaction; see `Catalog.purge`."""
+
+        of_name = "" if saga_name is None else "AND saga_name = ? "
+        name = () if saga_name is None else (saga_name,)
 
         def delete(db: sqlite3.Connection) -> int:
             names = self._layout.names
@@ -94,8 +99,8 @@ class SqliteCatalog:
                 # What has ended so long ago was created before that, and `created_at` has an index:
                 # one on a column that every commit changes would cost each of them.
                 "WHERE namespace = ? AND NOT active AND created_at <= ? AND updated_at <= ? "
-                f"AND status IN {ENDED_STATUSES} ORDER BY created_at LIMIT ?",
-                (self.namespace, until, until, limit),
+                f"AND status IN {ENDED_STATUSES} {of_name}ORDER BY created_at LIMIT ?",
+                (self.namespace, until, until, *name, limit),
             ).fetchall()
             for table, key in (
                 (names.history, "saga_id"),

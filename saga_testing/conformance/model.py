@@ -236,12 +236,20 @@ class Model:
         if saga.worker is None and waits:
             saga.due = NOW
 
-    def purge(self, finished_for: timedelta, limit: int, answer: int, left: set[UUID]) -> None:
+    def purge(
+        self,
+        finished_for: timedelta,
+        limit: int,
+        answer: int,
+        left: set[UUID],
+        saga_name: str | None = None,
+    ) -> None:
         """`left` is what the store has now: which of the ended ones go is its choice."""
         ended = {
             saga_id
             for saga_id, saga in self.sagas.items()
             if not saga.state.active and saga.updated <= -finished_for
+            if saga_name in (None, saga.new.saga_name)
         }
         gone = self.sagas.keys() - left
         assert gone <= ended, f"{gone - ended} had not ended so long ago"

@@ -123,6 +123,34 @@ class RetentionRules(Topic):
         taken = [await store.purge(finished_for=timedelta(0), limit=2) for _ in range(4)]
         assert taken == [2, 2, 1, 0]
 
+    async def test_purge_of_a_name_leaves_all_others(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        for name in ("other", "mine", "other", "mine"):
+            await ended_long_ago(store, harness, saga_name=name)
+        assert await store.purge(finished_for=2 * HOUR, limit=10, saga_name="nobody's") == 0
+        assert await store.purge(finished_for=2 * HOUR, limit=10, saga_name="mine") == 2
+        left = (await store.find(Query())).records
+        assert [record.saga_name for record in left] == ["other", "other"]
+
+    async def test_purge_of_a_name_takes_what_ended_long_ago_alone(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        """Old ones that have not ended, or lately, stand before it in every order."""
+        due, lately = new_saga(), new_saga()
+        records = [(await store.create(new)).record for new in (due, lately)]
+        for record in records:
+            await harness.age(record.saga_id, 9 * HOUR)
+        await store.commit(ended(records[1]))
+        old = [await ended_long_ago(store, harness) for _ in range(3)]
+        name = old[0].saga_name
+        taken = [
+            await store.purge(finished_for=2 * HOUR, limit=2, saga_name=name) for _ in range(3)
+        ]
+        assert taken == [2, 1, 0]
+        left = {record.saga_id for record in (await store.find(Query())).records}
+        assert left == {due.saga_id, lately.saga_id}
+
     async def test_purged_saga_is_not_looked_at_again(
         self, store: SagaStore, harness: StoreHarness
     ) -> None:

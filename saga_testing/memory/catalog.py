@@ -41,13 +41,16 @@ class MemoryCatalog(MemoryRefusals):
         now = self._now()
         return sum(self._matches(row.record, query, now) for row in self._rows())
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`."""
         until = self._now() - finished_for
         ended = [
             row.record
             for row in self._rows()
             if row.record.state.has_ended and row.record.updated_at <= until
+            if saga_name is None or row.record.saga_name == saga_name
         ]
         gone = sorted(ended, key=lambda record: record.updated_at)[:limit]
         for record in gone:

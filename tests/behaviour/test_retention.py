@@ -14,6 +14,8 @@ import pytest
 from saga_backends.sql import SqlSagaStore
 from saga_core import (
     Query,
+    SagaBuilder,
+    SagaDefinition,
     SagaDefinitionError,
     SagaNotFoundError,
     SagaOrchestrator,
@@ -24,7 +26,7 @@ from saga_core.retention import BATCH, Retention
 from saga_core.worker import SagaWorker
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
-from tests.behaviour.cast import HOUR, Story, fails, retry, saga
+from tests.behaviour.cast import HOUR, NAME, Number, Story, fails, retry, saga
 
 DAY = timedelta(days=1)
 POLL = timedelta(milliseconds=20)
@@ -100,6 +102,82 @@ async def test_nothing_is_deleted_by_default(store: SagaStore, harness: StoreHar
     assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
 
 
+async def test_definition_says_how_long_its_own_sagas_are_kept(
+    store_may_delete: SagaStore, harness: StoreHarness
+) -> None:
+    store = store_may_delete
+    orchestrator = SagaOrchestrator(store=store)
+    kept = []
+    for name, retain in (("short", HOUR), ("long", 9 * DAY), ("other", None)):
+        orchestrator.register(name, kept_for(retain))
+        ids = [await orchestrator.start(saga_name=name, initial_data={"n": 1}) for _ in range(2)]
+        await harness.age(ids[0], DAY)
+        kept += ids if name != "short" else ids[1:]
+    async with SagaWorker(orchestrator, poll_interval=POLL):
+        await gone(store, len(kept))
+    assert {record.saga_id for record in (await store.find(Query())).records} == set(kept)
+
+
+async def test_definition_that_is_registered_under_a_running_worker_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("saga_core.retention.LONGEST", 0.01)
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    orchestrator = SagaOrchestrator(store=store)
+    async with SagaWorker(orchestrator, poll_interval=POLL):
+        orchestrator.register(NAME, kept_for(HOUR))
+        await orchestrator.start(saga_name=NAME, initial_data={"n": 1})
+        clock.advance(DAY)
+        await gone(store, 0)
+
+
+def kept_for(retain: timedelta | None) -> SagaDefinition:
+    builder = SagaBuilder(retain=retain)
+    builder.add_step(step=Story().step(), input_map=lambda ctx: Number(n=ctx.initial_data["n"]))
+    return builder.build()
+
+
+async def test_worker_that_would_delete_earlier_than_a_definition_says_is_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("saga_core.retention.SHORTEST", 0.01)
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    orchestrator = SagaOrchestrator(store=store)
+    worker = SagaWorker(orchestrator, retain=timedelta(seconds=0.1))
+    orchestrator.register(NAME, kept_for(DAY))
+    saga_id = await orchestrator.start(saga_name=NAME, initial_data={"n": 1})
+    clock.advance(HOUR)
+    says = f"saga '{NAME}' is to be kept for 1 day, 0:00:00"
+    with pytest.raises(SagaDefinitionError, match=says):
+        SagaWorker(orchestrator, retain=HOUR)
+    async with worker, asyncio.timeout(30):
+        while says not in caplog.text:  # noqa: ASYNC110 - a line in a log sets no event
+            await asyncio.sleep(0.01)
+    assert (await store.load(saga_id)).state.status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("wrong", [timedelta(0), -HOUR, 3600, "1 day", True])
+def test_definition_with_a_retention_that_makes_no_sense_is_refused(wrong: Any) -> None:
+    with pytest.raises(SagaDefinitionError, match="retain must be a timedelta above zero"):
+        SagaBuilder(retain=wrong)
+
+
+def test_how_long_a_saga_is_kept_does_not_change_what_it_is() -> None:
+    assert kept_for(HOUR).fingerprint == kept_for(DAY).fingerprint
+
+
+async def test_own_table_must_be_opened_to_the_retention_of_a_definition(store: SagaStore) -> None:
+    orchestrator = SagaOrchestrator(store=store)
+    orchestrator.register(NAME, kept_for(HOUR))
+    if not isinstance(store, SqlSagaStore):
+        SagaWorker(orchestrator)
+        return
+    with pytest.raises(SagaDefinitionError, match="allow_retention=True"):
+        SagaWorker(orchestrator)
+
+
 async def test_own_table_must_be_opened_to_retention_as_well(store: SagaStore) -> None:
     one = saga(store, Story().step())
     if not isinstance(store, SqlSagaStore):
@@ -168,15 +246,16 @@ async def test_batches_leave_most_of_the_time_to_others() -> None:
     busy: list[tuple[float, float]] = []
 
     class Slow(MemoryStore):
-        async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+        async def purge(
+            self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+        ) -> int:
             begun = loop.time()
             await asyncio.sleep(0.01)
             busy.append((begun, loop.time()))
             return limit if len(busy) < 4 else 0
 
-    retention = Retention(
-        Slow(), DAY, saga(MemoryStore(), Story().step()).orchestrator.engine.outage
-    )
+    engine = saga(MemoryStore(), Story().step()).orchestrator.engine
+    retention = Retention(Slow(), DAY, engine.registry, engine.outage)
     assert await retention.round() == 3 * BATCH
     for (begun, ended), (following, _) in pairwise(busy):
         assert following - ended >= 8.5 * (ended - begun)

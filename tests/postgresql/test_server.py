@@ -180,7 +180,7 @@ async def test_many_upgrades_at_once_run_each_migration_once(
 
     await asyncio.gather(*(upgrade() for _ in range(6)))
     rows = await connection.fetch(f"SELECT version FROM {schema}.saga_schema")
-    assert [row[0] for row in rows] == [1, 2]
+    assert [row[0] for row in rows] == [migration.number for migration in migrations()]
     await connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 
@@ -351,7 +351,8 @@ async def test_older_schema_names_the_command_and_keeps_its_sagas_through_the_up
         await store.create(new)
     # Back to version 1, as it was before there were queues.
     await connection.execute(
-        f"DROP INDEX {schema}.saga_queued, {schema}.saga_ended; "
+        f"DROP INDEX {schema}.saga_queued, {schema}.saga_ended, "
+        f"{schema}.saga_ended_by_name; "
         f"ALTER TABLE {schema}.saga DROP COLUMN waiters; "
         f"DELETE FROM {schema}.saga_schema WHERE version > 1"
     )

@@ -141,6 +141,25 @@ BUGS = (
         "test_purge_is_bounded",
     ),
     Bug(
+        "purge of a name is one of all",
+        "purge",
+        "if saga_name is None or row.record.saga_name == saga_name",
+        "if True",
+        "test_purge_of_a_name_leaves_all_others",
+    ),
+    Bug(
+        "purge of a name counts what is kept",
+        "purge",
+        "    gone = sorted(",
+        "    if saga_name is not None:\n"
+        "        rows = (row.record for row in self._rows())\n"
+        "        named = [record for record in rows if record.saga_name == saga_name]\n"
+        "        named.sort(key=lambda record: record.created_at)\n"
+        "        ended = [record for record in ended if record in named[:limit]]\n"
+        "    gone = sorted(",
+        "test_purge_of_a_name_takes_what_ended_long_ago_alone",
+    ),
+    Bug(
         "purge frees the aggregate of another saga",
         "purge",
         "    for record in gone:\n",

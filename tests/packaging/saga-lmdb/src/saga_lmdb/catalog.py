@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 from uuid import UUID
 
@@ -40,13 +40,22 @@ class LmdbCatalog(Handle):
         """Return how many match; see `Catalog.count`."""
         return await self._read(lambda table: sum(1 for _ in _matching(table, query, b"")))
 
-    async def purge(self, *, finished_for: timedelta, limit: int) -> int:
+    async def purge(
+        self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
+    ) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`."""
 
         def write(table: Table) -> int:
-            ended = islice(table.scan(table.key("z")), limit)
             until = table.now - finished_for
-            gone = [id_at_end(key) for key, _ in ended if time_at(key) <= until]
+            ended = takewhile(
+                lambda key: time_at(key) <= until, (key for key, _ in table.scan(table.key("z")))
+            )
+            named = (
+                saga_id
+                for saga_id in map(id_at_end, ended)
+                if saga_name is None or table.row(saga_id).record.saga_name == saga_name
+            )
+            gone = list(islice(named, limit))
             for saga_id in gone:
                 table.delete(table.row(saga_id))
             return len(gone)
