@@ -177,6 +177,20 @@ class RepeatRules(Topic):
         again = await claim(store, claim_id=claim_id)
         assert [record.saga_id for record in again.records] == [two.saga_id]
 
+    async def test_repeated_claim_that_has_taken_a_saga_anew_returns_it_once(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        """No answer came twice, and the saga was another worker's in between."""
+        new, claim_id = new_saga(), uuid4()
+        await store.create(new)
+        await claim(store, claim_id=claim_id)
+        await harness.age(new.saga_id, LEASE)
+        await claim(store, OTHER)
+        await harness.age(new.saga_id, LEASE)
+        anew = await claim_one(store, claim_id=claim_id)
+        again = (await claim(store, claim_id=claim_id)).records
+        assert [one.version for one in again] in ([anew.version], [])  # that it is found is a rule
+
     async def test_repeated_claim_is_known_while_its_lease_is_held(self, store: SagaStore) -> None:
         """Tasks of one process claim side by side, and any of them may lose its answer."""
         for _ in range(2):

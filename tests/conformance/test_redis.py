@@ -66,9 +66,12 @@ class RedisHarness(StoreHarness):
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         async with Redis.from_url(self._admin) as client:
-            prefix = f"saga:{{{self._prefix}{namespace}}}:"
-            micros = by // timedelta(microseconds=1)
-            await client.eval(AGE, 1, prefix, str(saga_id), micros, self.aged)
+            await self._age(client, saga_id, by, namespace)
+
+    async def _age(self, client: Redis, saga_id: UUID, by: timedelta, namespace: str) -> None:
+        prefix = f"saga:{{{self._prefix}{namespace}}}:"
+        micros = by // timedelta(microseconds=1)
+        await client.eval(AGE, 1, prefix, str(saga_id), micros, self.aged)
 
 
 class TestRedisStore(StoreConformance):

@@ -18,10 +18,12 @@ if wrong then return wrong end
 
 -- What this very claim took before, if its answer was lost.
 local function taken_before()
-  local found = {}
+  local found, seen = {}, {}
   local ids = redis.call('LRANGE', claim, 0, -1)
   for n = 1, #ids do
-    if not foreign_saga(ids[n]) then
+    -- One that was lost to others is there twice once the same claim has taken it again.
+    if not seen[ids[n]] and not foreign_saga(ids[n]) then
+      seen[ids[n]] = true
       local row = redis.call('HMGET', SAGA .. ids[n], 'claim', 'worker', 'reclaimed')
       if row[1] == claim_id and row[2] == worker then
         found[#found + 1] = { id = ids[n], lost = row[3] }

@@ -99,6 +99,13 @@ BUGS = (
         "test_repeated_claim_leaves_out_what_others_have_taken",
     ),
     Bug(
+        "a claim remembers what it has lost, too",
+        "_remember",
+        "claims[claim_id] = [",
+        "claims[claim_id] = claims.get(claim_id, []) + [",
+        "test_repeated_claim_that_has_taken_a_saga_anew_returns_it_once",
+    ),
+    Bug(
         "a lost reply to a claim is not found again",
         "claim_due",
         "rows = self._claimed_before(worker, claim_id)",
