@@ -127,9 +127,7 @@ def _to_retry(fleet: Fleet, step_id: str | None) -> list[str]:
             return [step_id, *sorted(others, key=fleet.place)]  # what it had stopped goes on
         return [step_id]
     failed = [each for each, branch in open_ones.items() if branch.is_stuck or branch.is_given_up]
-    if failed or fleet.state.status is not SagaStatus.SUSPENDED:
-        return failed  # none, if the saga as a whole is stuck
-    return [each for each, branch in open_ones.items() if branch.rests]
+    return failed or list(open_ones)  # all, if the saga waits, or as a whole is stuck or aborted
 
 
 def edit_requested(fleet: Fleet, asked: EditRequested) -> Decision:

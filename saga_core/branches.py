@@ -32,6 +32,9 @@ class Branch:
     due: Due | None = None
     """When it is looked at, if not at once."""
     left: bool = False
+    given: tuple[str | None, ...] = ()
+    """The ids of the events that its waits were given, oldest first, None for a sleep. Not that of
+    the last wait, unless the event was meant for it: who reads it from the inbox enters at once."""
     at: datetime | None = None
     """The store's time of the commit that says so; None if that is yet to come."""
 
@@ -59,6 +62,12 @@ class Branch:
         at = self.due_at
         return self.due if at is None else Due(at=at)
 
+    def counted_from(self, now: datetime | None) -> Due | None:
+        """Return the same for an entry that keeps it from now on: a delay stays one."""
+        if self.due is None or self.due.delay is None or self.at is None or now is None:
+            return self.due
+        return replace(self.due, delay=max(self.at + self.due.delay - now, timedelta()))
+
     def entry(self) -> NewEntry:
         """Return the entry that keeps it."""
         state = self.state
@@ -74,6 +83,7 @@ class Branch:
             "error_code": state.error_code,
             "drive": self.drive,
             "left": self.left,
+            "given": self.given,
         }
         fact |= {name: value for name, value in optional.items() if value}
         if self.due is not None and self.due.delay is not None:
@@ -115,7 +125,8 @@ class Branch:
         except (KeyError, TypeError, ValueError) as error:
             raise PayloadError(f"a branch in the store cannot be read: {error}") from None
         due = None if delay is None and moment is None else Due(delay=delay, at=moment)
-        return cls(state, fact.get("drive", False), due, fact.get("left", False), at)
+        given = tuple(fact.get("given", ()))
+        return cls(state, fact.get("drive", False), due, fact.get("left", False), given, at)
 
 
 def undone_entry(step_id: str) -> NewEntry:
@@ -154,7 +165,7 @@ class ParallelOutputs(Outputs):
         """Follow the entries of a history, in their order; the same ones twice change nothing."""
         told = tuple(entries)
         super().hear(told)
-        now = None if self._clock is None else self._clock()
+        now = self.now
         for entry in told:
             if entry.step_id is None:
                 continue
@@ -174,6 +185,11 @@ class ParallelOutputs(Outputs):
                 if before.state.direction is Direction.FORWARD:
                     del self.branches[other]  # the rollback has begun
         self.branches[step_id] = branch
+
+    @property
+    def now(self) -> datetime | None:
+        """The store's time, if it is known."""
+        return None if self._clock is None else self._clock()
 
     def after(self, entries: Iterable[NewEntry]) -> ParallelOutputs:
         """Return what they are once more entries are on record."""

@@ -130,7 +130,7 @@ def _in_branch(fleet: Fleet, step_id: str, what: Happened) -> None:
         case DeadlinePassed(failure):
             _fail(fleet, state, failure)
         case BranchLeft():
-            _leave(fleet, state)
+            _leave(fleet, branch)
         case Compensated():
             attempt = state.attempt + 1
             fleet.undo(NewEntry(kind=EntryKind.COMPENSATED, step_id=step_id, attempt=attempt))
@@ -139,13 +139,14 @@ def _in_branch(fleet: Fleet, step_id: str, what: Happened) -> None:
         case Probed():
             _probed(fleet, state, what)
         case Waits() if fleet.is_failing and state.direction is Direction.FORWARD:
-            _leave(fleet, state)
+            _leave(fleet, branch)
         case Waits():
-            _take(fleet, waits.wait(state, what))
+            _take(fleet, waits.wait(state, what), what.given)
         case WaitsOn():
-            _take(fleet, waits.wait_on(state, what))
+            _take(fleet, waits.wait_on(state, what), branch.given)
         case Woken():
-            _take(fleet, waits.wake(state, what))
+            meant = () if what.event_id is None else (what.event_id,)
+            _take(fleet, waits.wake(state, what), branch.given + meant)
         case EventArrived():
             branch_orders.event_arrived(fleet, state, what, _fail)
         case SkipRequested():
@@ -156,11 +157,12 @@ def _in_branch(fleet: Fleet, step_id: str, what: Happened) -> None:
             raise TypeError(f"{type(what).__name__} does not happen in a branch")
 
 
-def _take(fleet: Fleet, decision: Decision) -> None:
+def _take(fleet: Fleet, decision: Decision, given: tuple[str | None, ...] = ()) -> None:
     """Let a branch follow what was decided of it as of a saga of its own."""
     fleet.entries += decision.history
     fleet.spawned += decision.spawn
-    fleet.put(Branch(decision.state, decision.drive, None if decision.drive else decision.due))
+    due = None if decision.drive else decision.due
+    fleet.put(Branch(decision.state, decision.drive, due, given=given))
 
 
 def _step_failed(fleet: Fleet, state: SagaState, failed: StepFailed) -> None:
@@ -194,10 +196,8 @@ def _fail(fleet: Fleet, state: SagaState, failure: Failure) -> None:
     fleet.fail(replace(state, last_error=failure.error, error_code=failure.code))
 
 
-def _leave(fleet: Fleet, state: SagaState) -> None:
-    branch = Branch(state, drive=False)
-    fleet.put(branch)
-    fleet.leave(branch)
+def _leave(fleet: Fleet, branch: Branch) -> None:
+    fleet.leave(replace(branch, due=None))  # it ran, so it has no time to keep
 
 
 def _all_fail(fleet: Fleet, failure: Failure, token: UUID) -> Decision:

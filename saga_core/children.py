@@ -111,6 +111,8 @@ class Children:
         child_id = child_id_of(live.saga_id, spec.step_id, live.state.generation)
         record = await self._load(child_id)
         if record is None:
+            if live.outputs.has_started(child_id):  # nobody can say any more how it ended
+                return Undecodable(_gone(child_id))
             try:
                 new = self._new(live, spec, child, child_id)
             except (PayloadError, SagaStateError) as error:
@@ -183,9 +185,9 @@ class Children:
             child_id = spec.output.decode(recorded.output, what="output of a child").saga_id
         record = await self._load(child_id)
         if record is None:
-            if recorded.maybe:
-                return Compensated(uuid4())  # it was not started
-            return _undoable(f"child saga {child_id} is not in the store any more")
+            if recorded.maybe and not live.outputs.has_started(child_id):
+                return Compensated(uuid4())
+            return CompensationFailed(_gone(child_id), 0.0)
         settled = await self._settled(live, spec, record)
         if settled is not None:
             return settled
@@ -194,10 +196,12 @@ class Children:
         except ActiveSagaAlreadyExistsError as error:
             return CompensationFailed(failure_of(error, spec.compensation_retry_policy), 0.0)
         except (SagaStateError, SagaNotFoundError) as error:
+            # It may have come to its end, or have turned back, since it was looked at.
             record = await self._load(child_id)
-            if record is None or not record.state.is_ending:
+            settled = None if record is None else await self._settled(live, spec, record)
+            if settled is None and (record is None or not record.state.is_ending):
                 return _undoable(f"child saga {child_id} cannot be rolled back: {error}")
-            return await self._settled(live, spec, record) or self._wait(live, spec, child_id)
+            return settled or self._wait(live, spec, child_id)
         return self._wait(live, spec, child_id)
 
     async def _settled(self, live: LiveSaga, spec: StepSpec, record: SagaRecord) -> Happened | None:
@@ -243,14 +247,7 @@ class Children:
         if spawn is None or not isinstance(waits, Waits):
             return waits
         new, link = spawn
-        return Waits(
-            waits.rest,
-            waits.waiting_for,
-            waits.due,
-            waits.answered,
-            spawn=(new,),
-            before=(link.entry(),),
-        )
+        return replace(waits, spawn=(new,), before=(link.entry(),))
 
     async def _load(self, child_id: UUID) -> SagaRecord | None:
         try:
@@ -294,9 +291,16 @@ def _failure(record: SagaRecord, status: SagaStatus) -> Failure:
     return Failure(error=error, code="ChildFailedError", retryable=True, undone=True)
 
 
+def _gone(child_id: UUID) -> Failure:
+    return _final(f"child saga {child_id} is not in the store any more")
+
+
 def _undoable(error: str) -> CompensationFailed:
-    failure = Failure(error=f"ChildFailedError: {error}", code="ChildFailedError", retryable=False)
-    return CompensationFailed(failure, 0.0)
+    return CompensationFailed(_final(error), 0.0)
+
+
+def _final(error: str) -> Failure:
+    return Failure(error=f"ChildFailedError: {error}", code="ChildFailedError", retryable=False)
 
 
 async def _nobody(child_id: UUID, parent_id: UUID) -> None:

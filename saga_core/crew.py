@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from saga_core.call import Interrupt, StepCall
 from saga_core.definition import StepSpec
 from saga_core.happening import Decision, NextInput
 from saga_core.live import LiveSaga
-from saga_core.records import SagaState, StoredSignal
+from saga_core.records import Due, StoredSignal
 from saga_core.resting import Rest, Resting, answers
 from saga_core.rests import TOLERANCE, Rests
 from saga_core.retry import RetryPolicy
@@ -81,17 +81,29 @@ class BranchRests(Rests):
         self._whole = whole
         self._taken = taken
         self._step_id = branch.state.step_id or ""
+        self._on_record = branch.given
         self.reserved: str | None = None
         """The event that is kept for the step, which was not entered with it yet."""
+        self._keep_own()
 
-    def follow(self, state: SagaState) -> None:
-        """Take up where a command has put the step."""
-        self._state = state
+    def follow(self, branch: Branch) -> None:
+        """Take up where a command or a commit has put the step."""
+        self._state = branch.state
+        self._on_record = branch.given
+        self._keep_own()
 
     @property
     def news(self) -> int:
         """How many of the events that are kept nobody had heard of when the saga was read."""
         return self._whole.news
+
+    @property
+    def due(self) -> Due | None:
+        """When the rest ends by time: by a delay, unless the step has asked for a time."""
+        due = super().due
+        if due is None or due.at is None or self.waits[-1].rest.until is not None:
+            return due
+        return Due(delay=max(due.at - self.clock(), timedelta()))
 
     @property
     def _free(self) -> list[StoredSignal]:
@@ -104,33 +116,60 @@ class BranchRests(Rests):
         self, models: Mapping[str, type[BaseModel]], waits: Sequence[Resting] | None = None
     ) -> list[StoredSignal | None]:
         """Return the events that end the waits of this attempt, those that no other step has."""
-        return answers(self.waits if waits is None else waits, self._free, models)
+        return self._answers(self._on_record, self.waits if waits is None else waits, models)
 
     def would_be_answered(self, rest: Rest, models: Mapping[str, type[BaseModel]]) -> bool:
         """Tell whether the event that a new wait asks for is there already."""
         waits = (*self._earlier(rest), Resting(rest, self.clock()))
-        return answers(waits, self._free, models)[-1] is not None
+        return self._answers(self.entered, waits, models)[-1] is not None
+
+    def _answers(
+        self,
+        known: Sequence[str | None],
+        waits: Sequence[Resting],
+        models: Mapping[str, type[BaseModel]],
+    ) -> list[StoredSignal | None]:
+        """Let the first waits have the events that are `known`, the others the first that fit."""
+        mine = {signal.event_id: signal for signal in self._free}
+        given: list[StoredSignal | None] = []
+        for event_id in known[: len(waits)]:
+            if event_id is not None and event_id not in mine:
+                break  # it is used up
+            given.append(mine.pop(event_id or "", None))
+        return given + answers(waits[len(given) :], list(mine.values()), models)
 
     def knows(self, event_id: str) -> bool:
         """Tell whether a signal with this id has been heard, used or not."""
         return self._whole.knows(event_id)
 
+    def _keep_own(self) -> None:
+        """Keep from others what the step was given by what is on record."""
+        if self._on_record and self.waits:
+            self._take(self._on_record)
+
+    def _take(self, event_ids: Iterable[str | None]) -> None:
+        for event_id in event_ids:
+            if event_id is not None:
+                self._taken[event_id] = self._step_id
+
     def reserve(self, given: Sequence[StoredSignal | None]) -> None:
         """Keep from others what the waits were given, and what the last of them is to get."""
-        for signal in given:
-            if signal is not None:
-                self._taken[signal.event_id] = self._step_id
-        last = given[-1]
-        self.reserved = None if last is None else last.event_id
+        ids = [None if signal is None else signal.event_id for signal in given]
+        self._take(ids)
+        self.reserved = ids[-1]
 
     def enter(self, given: Iterable[StoredSignal | None] = (), over: Iterable[Any] = ()) -> None:
         """Note with which events the step is entered: no other step gets them."""
-        events = list(given)
+        super().enter(given, over)
         self.reserved = None
-        for signal in events:
-            if signal is not None:
-                self._taken[signal.event_id] = self._step_id
-        super().enter(events, over)
+        if self.entered:  # what was kept for it is not its own if it got another by its token
+            self.let_go()
+            self._take(self.entered)
+
+    def let_go(self) -> None:
+        """Let any step have what this one was given: an attempt is over, or has not waited."""
+        for event_id in [each for each, taker in self._taken.items() if taker == self._step_id]:
+            del self._taken[event_id]
 
     def retry_at(self, policy: RetryPolicy) -> datetime | None:
         """Return None: a branch keeps by itself when its next attempt begins."""
@@ -201,7 +240,9 @@ class Views:
             self._views[step_id] = view
         elif view.state is not branch.state:
             view.state = branch.state
-            view.rests.follow(branch.state)
+            view.rests.follow(branch)
+            if not view.rests.waits:
+                view.rests.let_go()  # a command has ended the wait
         if view.call.interrupt is Interrupt.SIBLING and not view.call.is_running:
             self.calls.drop(view.call)
             view.call = self.calls.child()
@@ -260,24 +301,23 @@ class Views:
         """Follow a commit of ours, after which `gone` are over."""
         used = self.used_up(gone)
         for step_id in gone:
-            self._release(step_id)
             self._forget(step_id)
         told = {entry.step_id for entry in decision.history}
         for step_id, view in self._views.items():
             if step_id in told:
-                view.state = self.branches[step_id].state
+                branch = self.branches[step_id]
+                view.state = branch.state
+                view.rests.follow(branch)
+                if view.call.is_running:  # what it was entered with is its own until it is left
+                    continue
                 view.rests.applied(replace(_of(decision, step_id), state=view.state), used)
                 if not view.rests.waits:
-                    self._release(step_id)
-
-    def _release(self, step_id: str) -> None:
-        """Let any step have what an attempt was given that is over: the next has not waited."""
-        for event_id in [each for each, taker in self._taken.items() if taker == step_id]:
-            del self._taken[event_id]
+                    view.rests.let_go()
 
     def _forget(self, step_id: str) -> None:
         view = self._views.pop(step_id, None)
         if view is not None:
+            view.rests.let_go()
             self.calls.drop(view.call)
 
 
@@ -288,4 +328,4 @@ def _of(decision: Decision, step_id: str) -> Decision:
 
 def _age(view: LiveBranch) -> float:
     waits = view.rests.waits
-    return waits[0].began.timestamp() if waits else 0.0
+    return waits[-1].began.timestamp() if waits else 0.0

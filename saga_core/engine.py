@@ -21,6 +21,7 @@ from saga_core.codec import PayloadLimits
 from saga_core.decide import decide, ignore_command
 from saga_core.deciding import go_on
 from saga_core.errors import (
+    ActiveSagaAlreadyExistsError,
     PayloadError,
     SagaDefinitionError,
     SagaError,
@@ -37,7 +38,7 @@ from saga_core.happening import (
 )
 from saga_core.lease import TRUSTED, LeaseKeeper, LeaseLostError, TakenOverError, lease_used
 from saga_core.live import LiveSaga
-from saga_core.obeying import obey
+from saga_core.obeying import commands_in, obey, refused
 from saga_core.observing import Observers
 from saga_core.outage import Outage
 from saga_core.parallel import Crew, answered, due_at_rest, used_by
@@ -149,7 +150,8 @@ class SagaEngine:
         self._keeper.hold(live, since=since)
         try:
             while True:
-                while live.signals > live.seen:
+                # Who broke the step off may have read the inbox before we did: look in any case.
+                while live.signals > live.seen or live.call.interrupt is Interrupt.ABORTED:
                     await self._hear(live)
                     live.call.heard()
                 if not live.driving:
@@ -243,11 +245,9 @@ class SagaEngine:
                     until=until,
                 )
         except StaleVersionError as error:
-            raise LeaseLostError(
-                f"{live.position} is driven by somebody else now: what was done here since "
-                f"version {live.version} is not on record",
-                saga_id=live.saga_id,
-            ) from error
+            since = f"what was done here since version {live.version} is not on record"
+            message = f"{live.position} is driven by somebody else now: {since}"
+            raise LeaseLostError(message, saga_id=live.saga_id) from error
         live.rests.applied(decision, transition.consumed)
         live.applied(decision, committed, seen=seen + len(signals_in))
         self.observers.committed(live, decision)
@@ -285,14 +285,13 @@ class SagaEngine:
         except SagaError as error:
             self.outage.unanswered(f"reading the inbox of saga {live.saga_id}", error)
             return
-        if any(signal.kind is SignalKind.ABORT and not signal.consumed for signal in signals):
+        if any(each.kind is SignalKind.ABORT and each.seq > live.seen for each in signals):
             live.call.break_off(Interrupt.ABORTED)
 
     def interrupt(self, saga_id: UUID) -> None:
         """Cancel the saga's running step for an abort that is in the inbox, if driven here."""
         live = self._keeper.held(saga_id)
         if live is not None:
-            live.signals = max(live.signals, live.seen + 1)
             live.call.break_off(Interrupt.ABORTED)
 
     def stir(self, saga_id: UUID) -> None:
@@ -309,16 +308,12 @@ class SagaEngine:
             return
         seen = signals[-1].seq
         live.rests.keep(signals)
-        commands = [
-            signal
-            for signal in signals
-            if signal.kind not in (SignalKind.EVENT, SignalKind.TYPED_EVENT) and not signal.consumed
-        ]
-        if not commands and live.driving:
-            live.seen = live.signals = seen  # the next commit tells the store
-            return
+        commands = commands_in(signals)
         if not commands:
-            await self._keep(live, signals)
+            if live.driving:
+                live.seen = live.signals = seen  # the next commit tells the store
+            else:
+                await self._keep(live, signals)
             return
         consumed = tuple(signal.event_id for signal in commands)
         decision = obey(live, commands)
@@ -329,7 +324,12 @@ class SagaEngine:
             self._keeper.hold(live, since=asyncio.get_running_loop().time())
         elif not decision.drive and decision.state == live.state and answered(live):
             decision = replace(decision, due=DUE_NOW)  # its event came with the commands
-        await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
+        try:
+            await self.commit(live, decision, lease=lease, consumed=consumed, seen=seen)
+        except ActiveSagaAlreadyExistsError as error:  # whoever waited for its aggregate has it
+            self._keeper.drop(live)
+            told = refused(live, commands, str(error))
+            await self.commit(live, told, consumed=consumed, seen=seen)
 
     async def _keep(self, live: LiveSaga, signals: Sequence[StoredSignal]) -> None:
         """Note events that came while our last commit gave the saga back; go on if one was due."""
@@ -490,6 +490,7 @@ class SagaEngine:
         heard = tuple(signal for signal in signals if signal.seq <= record.seen or signal.consumed)
         live = bring_to_life(record, self.registry, self.limits, heard, upcast=upcast)
         live.rests.keep(signals)
+        live.signals = max((record.signals, *(signal.seq for signal in signals)))
         return live
 
     async def _give_back(self, live: LiveSaga) -> None:

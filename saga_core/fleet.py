@@ -126,17 +126,27 @@ class Fleet:
         self.put(Branch(replace(state, status=SagaStatus.STUCK, waiting_for=None), drive=False))
 
     def leave(self, branch: Branch) -> None:
-        """Let a step be that another's failure has stopped."""
-        self.put(Branch(replace(branch.state, status=SagaStatus.FAILED), drive=False, left=True))
+        """Let a step be that another's failure has stopped. One that rests keeps its time."""
+        state, due = replace(branch.state, status=SagaStatus.FAILED), self._counted(branch)
+        self.put(Branch(state, drive=False, due=due, left=True, given=branch.given))
 
     def resume(self, branch: Branch, token: UUID | None = None) -> None:
-        """Let a branch run again, its attempts counted anew if there is a new token."""
-        state = replace(branch.state, status=self.moving)
+        """Let a branch go on, its attempts counted anew and at once if there is a new token."""
+        due = self._counted(branch) if branch.left and token is None else None
+        if due is not None:
+            rests = replace(branch.state, status=SagaStatus.SUSPENDED)
+            self.put(Branch(rests, drive=False, due=due, given=branch.given))
+            return
+        state, given = replace(branch.state, status=self.moving), branch.given
         if token is not None:
+            given = ()
             state = replace(
                 state, token=token, attempt=0, waiting_for=None, last_error=None, error_code=None
             )
-        self.put(Branch(state, drive=True))
+        self.put(Branch(state, drive=True, given=given))
+
+    def _counted(self, branch: Branch) -> Due | None:
+        return branch.counted_from(self._outputs.now)
 
     # --- what follows ---------------------------------------------------------------------------
 
@@ -156,6 +166,10 @@ class Fleet:
                     self.stick(state, failure)
             elif branch.rests and branch.state.step_id in self.busy:
                 self.put(replace(branch, drive=True, due=None))  # its code runs
+        given_up = [each for each in self.branches.values() if each.is_given_up]
+        if all(branch.left for branch in given_up):
+            for branch in given_up:
+                self.resume(branch)  # a person has put right what had stopped them
         turns_back = self.definition.compensate_on_failure
         if self.is_failing:
             for branch in list(self.branches.values()):

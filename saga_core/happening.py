@@ -114,6 +114,8 @@ class Waits:
     due: Due | None
     answered: bool
     """The event was there before the wait."""
+    given: tuple[str | None, ...] = ()
+    """The ids of the events that its earlier waits were given, None for a sleep."""
     spawn: tuple[NewSaga, ...] = ()
     """Sagas that begin with the wait."""
     before: tuple[NewEntry, ...] = ()
@@ -139,6 +141,8 @@ class Woken:
     """The event, if it is `notify` that brought it."""
     token: UUID | None = None
     """A new one, if the saga's has been used."""
+    event_id: str | None = None
+    """The event's, if it was meant for this very wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,7 @@ class _Call:
             return None
         payload = event.encode()
         self._signal = Signal(event_id=self.event_id, kind=SignalKind.TYPED_EVENT, payload=payload)
-        return Woken(event.text, uuid4())
+        return Woken(event.text, uuid4(), self.event_id)
 
     def _typed(
         self,

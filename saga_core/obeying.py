@@ -26,7 +26,22 @@ from saga_core.pausing import newest_pause
 from saga_core.records import DUE_NOW, Due, StoredSignal
 from saga_core.status import Direction, EntryKind, SignalKind
 
-__all__ = ["happening_of", "obey"]
+__all__ = ["commands_in", "happening_of", "obey", "refused"]
+
+_EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
+
+
+def commands_in(signals: Sequence[StoredSignal]) -> list[StoredSignal]:
+    """Return those of new signals that are commands nobody has obeyed."""
+    return [each for each in signals if each.kind not in _EVENTS and not each.consumed]
+
+
+def refused(live: LiveSaga, commands: Sequence[StoredSignal], reason: str) -> Decision:
+    """Return what follows where the store does not let the saga do what commands ask for."""
+    decision = Decision(live.state, (), drive=live.driving, due=live.due)
+    for signal in commands:
+        decision = _ignored(decision, signal, f"{_name(signal.kind)}: {reason}")
+    return decision
 
 
 def obey(live: LiveSaga, commands: Sequence[StoredSignal]) -> Decision:

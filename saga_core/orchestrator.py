@@ -245,7 +245,7 @@ class SagaOrchestrator:
         if not created.created:
             _check_same(new, record)
             # Our own saga, if it was the first answer that got lost.
-            if tries == 1 or record.version != 1 or record.worker != self.engine.worker:
+            if tries == 1 or record.version != 1 or record.state.token != new.state.token:
                 return saga_id
         if new.lease is not None:
             live = LiveSaga(record, registration, self.engine.limits)

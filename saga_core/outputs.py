@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from saga_core.child import ParentLink
 from saga_core.happening import Recorded
@@ -36,6 +37,7 @@ class Outputs(dict[str, Recorded]):
         self._newest: dict[str, int] = {}
         self._ends: tuple[NewEntry, ...] = ()
         self._parent: NewEntry | None = None
+        self._children: tuple[NewEntry, ...] = ()
         self.hear(entries)
 
     def __setitem__(self, step_id: str, recorded: Recorded) -> None:
@@ -59,6 +61,9 @@ class Outputs(dict[str, Recorded]):
             if entry.kind is EntryKind.VOIDED:
                 self.went_back = True
                 self.pop(entry.step_id, None)
+                continue
+            if entry.kind is EntryKind.CHILD:
+                self._children += (entry,)
                 continue
             if entry.kind is EntryKind.ENDING:
                 self._ends += (entry,)
@@ -95,6 +100,7 @@ class Outputs(dict[str, Recorded]):
         self._newest = dict(other._newest)
         self._ends = other._ends
         self._parent = other._parent
+        self._children = other._children
 
     def times(self, step_id: str) -> int:
         """Return how often a step was done."""
@@ -105,6 +111,10 @@ class Outputs(dict[str, Recorded]):
     def parent(self) -> ParentLink | None:
         """Who has started the saga, if another one has."""
         return None if self._parent is None else ParentLink.decode(self._parent.output or "")
+
+    def has_started(self, child_id: UUID) -> bool:
+        """Tell whether a child saga was created."""
+        return any(str(child_id) in (each.output or "") for each in self._children)
 
     @property
     def pending(self) -> PendingEnd | None:

@@ -27,9 +27,11 @@ from saga_core.happening import (
     Decision,
     Happened,
     InBranch,
+    Waits,
 )
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
+from saga_core.obeying import commands_in
 from saga_core.observing import Observers
 from saga_core.outage import Outage
 from saga_core.performing import StepRunner, untimely
@@ -42,7 +44,7 @@ from saga_core.waking import is_answered, used_up
 
 __all__ = ["Crew", "answered", "due_at_rest", "used_by"]
 
-_EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
+_RESTS = (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
 
 
 class Driver(Protocol):
@@ -75,6 +77,10 @@ class Crew:
         self._recorded: set[str] = set()
         """Steps with a task still, whose outcome is on record by their own transaction."""
         self._commanded = False
+        self._refused = False
+        """Whether a step's own commit was refused: the saga may be somebody else's by now."""
+        self._deaf = False
+        """Whether something is in the inbox that could not be read: it may be a command."""
         self.lock = asyncio.Lock()
         """Held by whoever decides and commits for the saga."""
 
@@ -96,8 +102,8 @@ class Crew:
             while live.driving and not live.state.in_hook:
                 if live.signals > live.seen and not self._commanded:
                     await self._listen()
-                stops = self._commanded or self._calls.interrupt is not None
-                stops = stops or (leaving is not None and leaving())
+                stops = self._commanded or self._deaf or self._calls.interrupt is not None
+                stops = stops or self._refused or (leaving is not None and leaving())
                 if not stops:
                     self._start()
                 if self._ended:
@@ -132,12 +138,13 @@ class Crew:
         except StoreUnavailableError as error:
             if not self._tasks:
                 raise
-            # No reason to cancel steps that run: a renewal or a commit tells of it once more.
+            # No reason to cancel steps that run: it is read again when one ends or a lease is kept.
             self._engine.outage.unanswered(f"reading the inbox of saga {live.saga_id}", error)
-            live.signals = live.seen
+            self._deaf = True
             return
+        self._deaf = False
         live.rests.keep(signals)
-        commands = [each for each in signals if each.kind not in _EVENTS and not each.consumed]
+        commands = commands_in(signals)
         if not commands:
             live.seen = live.signals = signals[-1].seq if signals else live.seen
             return
@@ -179,9 +186,22 @@ class Crew:
             return await self._engine.runner.run(view)
         async with self.lock:
             # Else another commit might wait for the transaction, and the step's for the other.
-            if self._live.signals > self._live.seen:
+            if self._refused or self._live.signals > self._live.seen:
                 return None  # what has come meanwhile may be a command, which goes first
-            return await self._engine.transactions.run(view, self._engine.runner.run, self._record)
+            if self._is_cancelling() and not self._is_pivot(view.state.step_id or ""):
+                return BranchLeft()  # another step has failed for good meanwhile
+            try:
+                return await self._engine.transactions.run(view, self._ran, self._record)
+            except Exception:
+                self._refused = True
+                raise
+
+    async def _ran(self, view: LiveSaga) -> Happened | None:
+        """Run a step whose transaction stays open: a wait that is not kept must leave no trace."""
+        happened = await self._engine.runner.run(view)
+        forward = self._live.state.direction is Direction.FORWARD
+        failing = any(branch.is_given_up for branch in self.branches.values())
+        return BranchLeft() if isinstance(happened, Waits) and forward and failing else happened
 
     async def _record(self, view: LiveSaga, happened: Happened, write: Write) -> None:
         """Record what a step came to in its own transaction."""
@@ -201,6 +221,8 @@ class Crew:
             for step_id, branch in self.branches.items()
             if step_id not in self._tasks and branch.rests and branch.due_at is not None
         ]
+        if self._deaf:
+            times = []  # nothing would be begun
         if not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(min(times), 0.0) if times else None):
@@ -295,7 +317,13 @@ class Crew:
 
     async def _commit(self, decision: Decision, write: Write | None = None) -> None:
         gone = self._views.gone_after(decision)
-        await self._engine.commit(self._live, decision, write=write)
+        try:
+            await self._engine.commit(self._live, decision, write=write)
+        except BaseException:
+            for entry in decision.history:
+                if entry.kind.is_step_output and entry.step_id is not None:
+                    self._live.forget(entry.step_id)  # maps have seen what is not on record
+            raise
         self._views.applied(decision, gone)
 
 
@@ -311,14 +339,15 @@ def answered(live: LiveSaga) -> bool:
     """Tell whether an event that the saga waits for has come."""
     if not live.runs_branches:
         return is_answered(live)
-    return not live.state.is_paused and views_of(live).is_answered()
+    moves = live.state.status in (*_RESTS, SagaStatus.RUNNING) and not live.state.is_paused
+    return moves and views_of(live).is_answered()
 
 
 def due_at_rest(live: LiveSaga) -> Due | None:
     """Return when a saga that goes on resting is looked at again."""
     if not live.runs_branches:
         return live.rests.due if live.rests.waits else live.due
-    moves = live.state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
+    moves = live.state.status in _RESTS
     if not moves or live.state.is_paused or live.state.waiting_for == AT_START:
         return live.due
     return decide(live.definition, live.state, live.outputs, BranchesRest()).due

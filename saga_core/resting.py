@@ -196,6 +196,8 @@ def kept_retry(record: SagaRecord) -> datetime | None:
         here = (entry.step_id, entry.attempt) == (record.state.step_id, record.state.attempt)
         if entry.kind is EntryKind.COMMAND_IGNORED and here:
             fact = decode_json(entry.output or "", what="retry")
+            if fact["token"] != str(record.state.token):
+                return None  # a person has had the attempts counted anew since
             return min(
                 datetime.fromisoformat(fact["retry_at"]),
                 # Whoever ages a saga moves the row's times.

@@ -43,6 +43,8 @@ class Rests:
         self._heard: set[str] = set()
         self.models: dict[str, type[BaseModel]] = {}
         """The models that steps have asked for under our eyes, by event name."""
+        self.entered: tuple[str | None, ...] = ()
+        """The ids of the events with which the step is entered, by wait, None for a sleep."""
         self.over: tuple[Any, ...] = ()
         """What the waits that are over have brought the step: an event each, None for a sleep."""
         self.keep(signals)
@@ -124,7 +126,9 @@ class Rests:
 
     def enter(self, given: Iterable[StoredSignal | None] = (), over: Iterable[Any] = ()) -> None:
         """Note with which events the step is entered; from its beginning, with none."""
-        self._given = [signal for signal in given if signal is not None]
+        events = list(given)
+        self._given = [signal for signal in events if signal is not None]
+        self.entered = tuple(None if signal is None else signal.event_id for signal in events)
         self.over = tuple(over)
 
     @property
@@ -150,6 +154,7 @@ class Rests:
                 self._waits = (*self._earlier(rest), Resting(rest, self.clock()))
         self._state = decision.state
         self._given = []
+        self.entered = ()
         self.over = ()
 
     def _earlier(self, rest: Rest) -> tuple[Resting, ...]:

@@ -12,6 +12,7 @@ from uuid import uuid4
 from saga_core.errors import StoreUnavailableError, TransactionFailedError
 from saga_core.failure import failure_of
 from saga_core.happening import (
+    BranchLeft,
     CompensationFailed,
     DeadlinePassed,
     Happened,
@@ -34,7 +35,7 @@ LENT = 0.4
 """The share of a lease for which a step may keep a transaction open: no store may then need to
 renew the lease meanwhile, and the renewal before lies a third back at most."""
 
-FAILURES = (CompensationFailed, DeadlinePassed, StepFailed, Undecodable)
+FAILURES = (BranchLeft, CompensationFailed, DeadlinePassed, StepFailed, Undecodable)
 """What a step has written before it came to this must not stay."""
 
 Write = Callable[[Transition], Awaitable[Committed]]

@@ -150,7 +150,7 @@ def wait_again(
     if isinstance(wish, AwaitEvent):
         live.rests.models.update({event_name(model): model for model in wish.models})
     answered = live.rests.would_be_answered(rest, awaited_models(live, spec))
-    return Waits(text, rest.waiting_for, rest.due, answered)
+    return Waits(text, rest.waiting_for, rest.due, answered, live.rests.entered)
 
 
 def _timed_out(live: LiveSaga, spec: StepSpec, rest: Rest) -> Happened:

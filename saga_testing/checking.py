@@ -158,12 +158,16 @@ class _Check:
             done = self._reset()
             if inspect.isawaitable(done):
                 await done
-        if isinstance(self._saga, SagaDefinition):
-            return self._saga
-        made = self._saga()
+        made = self._saga if isinstance(self._saga, SagaDefinition) else self._saga()
         if not isinstance(made, SagaDefinition):
             raise SagaDefinitionError(
                 f"the function given to check_saga must return a SagaDefinition, got {made!r}"
+            )
+        if made.children:
+            raise SagaDefinitionError(
+                f"check_saga plays the steps of one saga, and this one starts others: "
+                f"{', '.join(made.children)}. Check each of these by itself, and this one in a "
+                "saga_env in which all are registered"
             )
         return made
 

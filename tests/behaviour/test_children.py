@@ -18,9 +18,12 @@ from saga_core import (
     SagaStateError,
     SagaStatus,
     SagaStore,
+    Sleep,
+    StepContext,
 )
 from saga_core.child import DEEPEST, child_id_of
 from saga_core.errors import SagaError
+from saga_core.records import SagaRecord
 from saga_testing import FaultyStore, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry
@@ -314,6 +317,103 @@ async def test_each_end_of_a_child_is_told_whatever_its_hooks_went_through_befor
     await family.admin.retry_step(child_id_of(saga_id, "child", 0))  # it had told of being STUCK
     after = await family.settle(harness, saga_id)
     assert after.status is SagaStatus.COMPENSATED, await family.admin.explain(saga_id)
+
+
+async def test_child_that_turns_back_by_itself_while_it_is_recalled_is_rolled_back(
+    store: SagaStore,
+) -> None:
+    """It is COMPENSATED when the command reaches it, and was not when its parent looked."""
+    looks = 0
+
+    class Watched(FaultyStore):
+        async def load(self, saga_id: UUID) -> SagaRecord:
+            nonlocal looks
+            looks += saga_id == child_id
+            if saga_id == child_id and looks == 2:
+                await other.admin.cancel(child_id)
+            return await super().load(saga_id)
+
+    story = Story()
+    inner = (story.step(), story.step(sleeps))
+    other = Family(store, story=story, inner=inner)
+    saga_id = await other.start()
+    child_id = child_id_of(saga_id, "child", 0)
+    await other.orchestrator.run_due()
+    family = Family(Watched(store), story=story, inner=inner)
+    await family.admin.cancel(saga_id)
+    assert looks >= 2
+    after = await family.admin.get_saga(saga_id)
+    assert after.status is SagaStatus.COMPENSATED, await family.admin.explain(saga_id)
+    assert (await family.admin.get_saga(child_id)).status is SagaStatus.COMPENSATED
+
+
+# --- a child that was purged --------------------------------------------------------------------
+
+
+async def purged(store: SagaStore, harness: StoreHarness, child_id: UUID) -> None:
+    await harness.age(child_id, 2 * HOUR)
+    assert await store.purge(finished_for=HOUR, limit=10, saga_name="child") == 1
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_child_that_was_purged_before_its_parent_looked_is_not_run_again(
+    store: SagaStore, harness: StoreHarness, parallel: bool
+) -> None:
+    """Nobody can say any more how it ended."""
+    family = Family(store, parallel=parallel)
+    saga_id = await family.start()
+    child_id = child_id_of(saga_id, "child", 0)
+    alone = SagaOrchestrator(store=store)
+    alone.register("child", family.orchestrator.engine.registry.latest("child").definition)
+    assert await alone.run_due() == 1
+    done = list(family.story.log)
+    await purged(store, harness, child_id)
+    assert await family.orchestrator.run_due() == 1
+    after = await family.admin.get_saga(saga_id)
+    assert after.status is SagaStatus.STUCK
+    assert f"child saga {child_id} is not in the store any more" in (after.last_error or "")
+    assert family.story.log == done
+    await family.admin.retry_step(saga_id)
+    assert (await family.admin.get_saga(saga_id)).status is SagaStatus.STUCK
+    output = {"saga_id": str(child_id), "saga_name": "child", "outputs": {}}
+    await family.admin.skip_step(saga_id, step_id="child", mock_output=output)
+    assert (await family.admin.get_saga(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_rollback_over_a_child_that_was_purged_is_stuck_and_says_so(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    family = Family(store, last=Story().step(sleeps))
+    saga_id = await family.start()
+    await family.orchestrator.run_due()
+    assert (await family.admin.get_saga(saga_id)).waiting_for == "sleep"
+    child_id = child_id_of(saga_id, "child", 0)
+    await purged(store, harness, child_id)
+    await family.admin.cancel(saga_id)
+    after = await family.admin.get_saga(saga_id)
+    assert after.status is SagaStatus.STUCK
+    assert f"child saga {child_id} is not in the store any more" in (after.last_error or "")
+    await family.admin.skip_compensation(saga_id, reason="undone by hand", actor="ann")
+    assert (await family.admin.get_saga(saga_id)).status is SagaStatus.COMPENSATED
+
+
+async def test_rollback_over_a_child_that_a_person_named_and_that_is_not_there_is_stuck(
+    store: SagaStore,
+) -> None:
+    """What he gave for the step is no child that the saga has started."""
+    family = Family(store, inner=(Story().step(sleeps),), last=Story().step(sleeps))
+    saga_id = await family.start()
+    unknown = uuid4()
+    output = {"saga_id": str(unknown), "saga_name": "child", "outputs": {}}
+    await family.admin.skip_step(saga_id, step_id="child", mock_output=output)
+    await family.admin.cancel(saga_id)
+    after = await family.admin.get_saga(saga_id)
+    assert after.status is SagaStatus.STUCK
+    assert f"child saga {unknown} is not in the store any more" in (after.last_error or "")
+
+
+def sleeps(_: Number, ctx: StepContext) -> Any:
+    return Sleep(HOUR)
 
 
 # --- aggregates ---------------------------------------------------------------------------------

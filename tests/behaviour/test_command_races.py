@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -9,13 +10,22 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from saga_core import SagaAdmin, SagaStateError, SagaStatus, SagaStore, StepContext
+from saga_core import (
+    SagaAdmin,
+    SagaBuilder,
+    SagaStateError,
+    SagaStatus,
+    SagaStore,
+    Sleep,
+    StepContext,
+)
+from saga_core.call import Interrupt
 from saga_core.commands import Command
 from saga_core.happening import Operator
 from saga_core.records import Held, Signal
 from saga_core.status import Direction, SignalKind
 from saga_testing import FaultyStore
-from tests.behaviour.cast import Number, Story, retry, saga
+from tests.behaviour.cast import HOUR, Number, Story, retry, saga
 from tests.behaviour.hooked import Outbox, hooked
 
 Give = Callable[[SagaAdmin, UUID], Coroutine[Any, Any, None]]
@@ -163,3 +173,60 @@ async def send(
     """Put a command into the inbox, as one does who finds the saga driven by somebody else."""
     payload = Command(Operator(actor, reason)).encode()
     await store.signal(saga_id, Signal(event_id=actor, kind=kind, payload=payload))
+
+
+async def test_command_that_would_revive_a_saga_whose_aggregate_is_taken_is_told_as_ignored(
+    store: SagaStore,
+) -> None:
+    """It came while the last step ran, and is read when another saga has begun with it."""
+    first, story = uuid4(), Story()
+    later: list[UUID] = []
+
+    async def deed(inp: Number, ctx: StepContext) -> Sleep:
+        if ctx.saga_id == first:
+            await send(store, first, SignalKind.CANCEL, "ann")
+            raise ValueError("no")
+        return Sleep(HOUR)
+
+    async def begins() -> None:
+        later.append(await other.start(aggregation_id="a"))
+
+    faulty = FaultyStore(store)
+    faulty.between("inbox", 1, begins)
+    steps = (story.step(), story.step(deed))
+    one = saga(faulty, *steps, compensate_on_failure=False)
+    other = saga(store, *steps, compensate_on_failure=False)
+    await one.start(saga_id=first, aggregation_id="a")
+    after = await one.see(first)
+    assert after.status is SagaStatus.FAILED
+    (told,) = [each for each in after.step_history if each.actor == "ann"]
+    assert told.kind.value == "command_ignored"
+    assert (told.reason or "").startswith("cancel: ")
+    assert str(later[0]) in (told.reason or "")
+    assert (await one.see(later[0])).status is SagaStatus.SUSPENDED
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_step_that_was_broken_off_for_an_abort_which_is_not_there_any_more_runs_again(
+    store: SagaStore, parallel: bool
+) -> None:
+    """Who breaks it off has read the inbox, and the driver may have obeyed or refused it since."""
+    broken = False
+
+    async def deed(_: Number, ctx: StepContext) -> None:
+        nonlocal broken
+        if not broken:
+            broken = True
+            live = one.orchestrator.engine._keeper.held(ctx.saga_id)
+            assert live is not None
+            live.call.break_off(Interrupt.ABORTED)
+            await asyncio.Event().wait()
+
+    story = Story()
+    builder = SagaBuilder(parallel=parallel)
+    builder.add_step(step=story.step(deed), input_map=lambda _: Number(n=1))
+    one = saga(store, made=builder.build())
+    async with asyncio.timeout(30):
+        saga_id = await one.start()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+    assert story.log == ["do step_0"] * 2

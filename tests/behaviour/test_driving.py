@@ -54,6 +54,31 @@ async def test_lost_lease_cancels_the_step_and_commits_nothing_more(
     assert "lost" in caplog.text
 
 
+async def test_start_whose_creation_was_lost_leaves_the_saga_to_another_start_of_this_process(
+    store: SagaStore,
+) -> None:
+    """Both give the same id, and both are the worker that holds the saga by its first lease."""
+    story, release = Story(), asyncio.Event()
+
+    async def held(_: Number, __: Any) -> None:
+        await release.wait()
+
+    faulty = FaultyStore(store)
+    faulty.fail("create", 1, Fault.BEFORE)
+    one = saga(faulty, story.step(held))
+    chosen = uuid4()
+    lost = asyncio.create_task(one.start(saga_id=chosen))
+    await waits(lambda: bool(faulty.calls))
+    other = asyncio.create_task(one.start(saga_id=chosen))
+    async with asyncio.timeout(30):
+        assert await lost == chosen
+        assert story.log == ["do step_0"]
+        release.set()
+        await other
+    assert (await one.see(chosen)).status is SagaStatus.COMPLETED
+    assert story.log == ["do step_0"]
+
+
 async def test_holder_that_cannot_reach_the_store_stops_before_its_lease_ends(
     store: SagaStore,
 ) -> None:

@@ -27,7 +27,7 @@ from saga_core import (
     StepContext,
     TypeValidationError,
 )
-from saga_testing import FaultyStore
+from saga_testing import FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
 
@@ -721,3 +721,22 @@ async def test_saga_that_keeps_10_000_events_takes_the_next_once_one_is_used(
         await one.orchestrator.signal(saga_id=full, event=Paid(amount=1))
     assert refused.value.saga_id == full
     assert len(await store.inbox(full, after=9_990)) == 10
+
+
+async def test_event_does_not_bring_back_the_time_of_an_earlier_retry() -> None:
+    """What is on record of a wait for attempt 2 is of no concern once attempt 1 is made again."""
+    clock, story = ManualClock(), Story()
+    one = saga(MemoryStore(clock=clock), story.step(fails()), retry_policy=retry(3, 2 * HOUR))
+    saga_id = await one.start()
+    for number in (1, 2):
+        await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=number))
+        await one.orchestrator.run_due()
+        clock.advance(HOUR)
+        if number == 1:
+            await one.admin.retry_step(saga_id)
+    clock.advance(HOUR / 2)
+    await one.orchestrator.run_due()
+    assert len(story.log) == 2, "an hour and a half have passed of two"
+    clock.advance(HOUR)
+    await one.orchestrator.run_due()
+    assert len(story.log) == 3

@@ -120,6 +120,53 @@ async def test_notify_goes_by_the_token_of_the_branch(store: SagaStore) -> None:
     assert half.outputs == {"two": {"n": 5}}
 
 
+async def test_event_of_a_token_stays_with_its_branch_whoever_takes_over(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    """The branch that has waited longer must not get it, in another process that reads all anew."""
+    seen: dict[str, list[Any]] = {"one": [], "two": []}
+
+    def deed(_: Number, ctx: StepContext) -> Any:
+        seen[ctx.step_id].append(ctx.events)
+        if not ctx.waits:
+            return AwaitEvent(Paid)
+        return Sleep(HOUR) if ctx.waits == 1 else None
+
+    story = Story()
+    made = parallel({name: story.step(deed) for name in seen})
+    rests = await saga(store, made=made).run()
+    tokens = {branch.step_id: branch.token for branch in rests.branches}
+    first = saga(store, made=made)
+    token = tokens["two"]
+    assert token is not None
+    await first.orchestrator.notify(saga_id=rests.saga_id, token=token, event={"amount": 2})
+    await harness.age(rests.saga_id, HOUR)
+    other = saga(store, made=made)
+    await other.orchestrator.run_due()
+    half = await other.see(rests.saga_id)
+    assert (half.status, set(half.outputs)) == (SagaStatus.SUSPENDED, {"two"})
+    paid = Paid(amount=2)
+    assert seen == {"one": [()], "two": [(), (paid,), (paid,)]}
+
+
+async def test_event_that_a_branch_did_not_need_in_the_end_is_kept(store: SagaStore) -> None:
+    """It was there for the branch, which then got another one by its token."""
+    story = Story()
+    made = parallel({"paid": story.step(awaits(Paid)), "shipped": story.step(awaits(Shipped))})
+    one = saga(store, made=made)
+    rests = await one.run()
+    token = {branch.step_id: branch.token for branch in rests.branches}["paid"]
+    await one.orchestrator.signal(saga_id=rests.saga_id, event=Paid(amount=1), event_id="first")
+    assert token is not None
+    await one.orchestrator.notify_detailed(
+        saga_id=rests.saga_id, token=token, event={"amount": 2}, event_id="second"
+    )
+    half = await one.see(rests.saga_id)
+    assert half.outputs == {"paid": {"n": 2}}
+    inbox = {each.event_id: each.consumed for each in await store.inbox(rests.saga_id)}
+    assert inbox == {"first": False, "second": True}
+
+
 async def test_notify_reaches_a_branch_while_its_sibling_runs(store: SagaStore) -> None:
     story, release = Story(), asyncio.Event()
 

@@ -9,8 +9,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import BaseModel
 
-from saga_core import Query, SagaStateError, SagaStatus, SagaStore, SagaWorker
+from saga_core import Query, SagaStateError, SagaStatus, SagaStore, SagaWorker, Sleep
 from saga_core.commands import Command
 from saga_core.happening import Operator
 from saga_core.records import Held, Signal
@@ -474,3 +475,31 @@ async def test_claim_that_is_sent_twice_at_once_takes_no_saga_twice(
     assert set(third) == {saga_id for answer in answers for saga_id in answer}
     for saga_id in third:
         assert (await store.load(saga_id)).fence == 1
+
+
+# --- a command that comes with an event ----------------------------------------------------------
+
+
+class Paid(BaseModel):
+    amount: int
+
+
+async def test_command_that_was_read_with_the_events_goes_before_the_step(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    steps = story.step(), story.step(lambda _, ctx: None if ctx.woken else Sleep(HOUR))
+    faulty = FaultyStore(store)
+    one = saga(faulty, *steps)
+    saga_id = (await one.run()).saga_id
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    assert await one.orchestrator.run_due() == 1  # it goes on sleeping, and has heard of the event
+
+    async def cancels() -> None:
+        await saga(store, *steps).admin.cancel(saga_id, wait=False)
+
+    await harness.age(saga_id, HOUR)
+    faulty.between("inbox", faulty.calls_of("inbox") + 1, cancels)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).status is SagaStatus.COMPENSATED
+    assert story.log == ["do step_0", "do step_1", "undo step_0 1->2"]

@@ -33,6 +33,31 @@ async def test_saga_runs_to_its_end_by_name_and_by_definition() -> None:
     assert set(shop.rows.values()) == {"o-2"}
 
 
+async def test_faults_reach_the_steps_of_child_sagas() -> None:
+    """In a family a parent that fails late has its child rolled back, whoever was lost before."""
+    shop, log = Shop(), Shop()
+    builder = SagaBuilder()
+    first = builder.add_step(
+        step=Deed(log, "first"), input_map=lambda ctx: Order(order_id="o-1"), step_id="first"
+    )
+    builder.add_child(
+        saga_name="inner", step_id="child", depends_on=first, input_map=lambda done: "o-1"
+    )
+    builder.add_step(
+        step=Deed(log, "last"), input_map=lambda ctx: Order(order_id="o-1"), step_id="last"
+    )
+    async with saga_env() as env:
+        env.register("inner", shop_saga(shop))
+        env.register("outer", builder.build())
+        env.crash_at("after:charge")
+        env.fail_at("before:last", error=NonRetryableError)
+        ended = await env.run("outer", "o-1")
+        assert ended.status is SagaStatus.COMPENSATED
+        (link,) = ended.children
+        assert (await env.snapshot(link.saga_id)).status is SagaStatus.COMPENSATED
+    assert shop.rows == {}
+
+
 async def test_weeks_pass_at_once() -> None:
     began = time.monotonic()
     async with saga_env() as env:

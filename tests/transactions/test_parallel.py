@@ -15,6 +15,7 @@ from saga_core import (
     SagaOrchestrator,
     SagaStatus,
     SagaStore,
+    StaleVersionError,
     StepContext,
 )
 from saga_testing import Fault, FaultyStore
@@ -146,3 +147,186 @@ async def test_branches_that_wait_rest_and_are_not_entered_again_for_each_other(
     assert snapshot.status is SagaStatus.SUSPENDED
     assert [branch.waiting_for for branch in snapshot.branches] == ["event:Approved"] * 2
     assert sorted(await business.rows()) == ["do left", "do right"]
+
+
+class Counts(BaseStep[Booking, Booking]):
+    """Puts out how often it was tried."""
+
+    def __init__(self, business: Business) -> None:
+        self._business = business
+        self._tries = 0
+
+    async def execute(self, inp: Booking, ctx: StepContext) -> Booking:
+        self._tries += 1
+        await self._business.write(ctx.transaction, f"do {ctx.step_id} {self._tries}")
+        return Booking(amount=self._tries)
+
+
+async def test_what_follows_a_lost_transaction_is_given_what_the_next_try_put_out(
+    store: SagaStore, business: Business
+) -> None:
+    builder = SagaBuilder(parallel=True)
+    first = builder.add_step(
+        step=Counts(business),
+        input_map=lambda _: Booking(amount=0),
+        transaction=True,
+        step_id="row",
+    )
+    builder.add_step(step=Plain([]), input_map=lambda out: out, depends_on=[first], step_id="after")
+    faulty = FaultyStore(store)
+    faulty.fail("commit_lent", 1, Fault.BEFORE)
+    orchestrator, saga_id = await driven(faulty, builder.build())
+    snapshot = await orchestrator.get_snapshot(saga_id)
+    assert await business.rows() == ["do row 2"]
+    assert snapshot.outputs == {"row": {"amount": 2}, "after": {"amount": 2}}
+
+
+async def test_no_further_transaction_is_begun_once_one_was_refused(
+    store: SagaStore, business: Business
+) -> None:
+    def probe(method: str, ordinal: int, when: str) -> None:
+        if (method, ordinal, when) == ("commit_lent", 1, "before"):
+            raise StaleVersionError("planned: somebody else has the saga")
+
+    entered: list[str] = []
+
+    async def enters(ctx: StepContext) -> None:
+        entered.append(ctx.step_id)
+
+    rows = {f"row_{number}": enters for number in range(3)}
+    orchestrator = SagaOrchestrator(store=FaultyStore(store, probe=probe))
+    orchestrator.register(NAME, fan(business, [], **rows))
+    async with asyncio.timeout(20):
+        await orchestrator.start(saga_name=NAME, initial_data={})
+    assert len(entered) == 1
+
+
+async def test_step_that_waits_beside_a_failure_leaves_no_row(
+    store: SagaStore, business: Business
+) -> None:
+    failed = asyncio.Event()
+
+    class Fails(Plain):
+        async def execute(self, inp: Booking, ctx: StepContext) -> Booking:
+            failed.set()
+            raise ValueError("no")
+
+    async def until_then(_: StepContext) -> None:
+        await failed.wait()
+
+    async def waits(_: StepContext) -> AwaitEvent:
+        return AwaitEvent(Approved)
+
+    builder = SagaBuilder(parallel=True)
+    builder.add_step(step=Fails([]), input_map=lambda _: Booking(amount=7), step_id="bad")
+    first = builder.add_step(
+        step=Book(business, until_then),
+        input_map=lambda _: Booking(amount=7),
+        transaction=True,
+        step_id="row",
+    )
+    builder.add_step(
+        step=Book(business, waits),
+        input_map=lambda out: out,
+        depends_on=[first],
+        transaction=True,
+        step_id="late",
+    )
+    orchestrator, saga_id = await driven(store, builder.build())
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert await business.rows() == ["do row", "undo row"]
+
+
+async def test_step_that_waits_for_its_transaction_does_not_begin_once_another_has_failed(
+    store: SagaStore, business: Business
+) -> None:
+    """It was to be cancelled: the failure is in the very commit that it has waited for."""
+
+    def never(_: Booking) -> Booking:
+        raise LookupError("there is no such thing")
+
+    builder = SagaBuilder(parallel=True, on_branch_failure="cancel")
+    steps = {name: Book(business) for name in ("one", "two")}
+    refs = {
+        name: builder.add_step(
+            step=step, input_map=lambda _: Booking(amount=7), transaction=True, step_id=name
+        )
+        for name, step in steps.items()
+    }
+    builder.add_step(step=Plain([]), input_map=never, depends_on=refs["one"], step_id="bad")
+    orchestrator, saga_id = await driven(store, builder.build())
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert await business.rows() == ["do one", "undo one"]
+    assert steps["two"].contexts == []
+
+
+async def test_nothing_begins_once_the_commit_of_a_step_was_refused(
+    store: SagaStore, business: Business
+) -> None:
+    """The saga may be somebody else's by then, also for what its driver had found ready before."""
+    log: list[str] = []
+    taken = False
+
+    def probe(method: str, ordinal: int, when: str) -> None:
+        if taken and method.startswith("commit"):
+            raise StaleVersionError("somebody else has taken it over")
+
+    async def is_taken(_: StepContext) -> None:
+        nonlocal taken
+        taken = True
+
+    builder = SagaBuilder(parallel=True)
+    refs = {
+        name: builder.add_step(
+            step=Book(business, *([is_taken] if name == "three" else [])),
+            input_map=lambda _: Booking(amount=7),
+            transaction=True,
+            step_id=name,
+        )
+        for name in ("one", "two", "three")
+    }
+    builder.add_step(
+        step=Plain(log, turns=0),
+        input_map=lambda out: out,
+        depends_on=refs["two"],
+        step_id="next",
+    )
+    await driven(FaultyStore(store, probe=probe), builder.build())
+    assert await business.rows() == ["do one", "do two"]
+    assert log == []
+
+
+async def test_event_of_a_token_waits_for_the_transaction_of_its_step(
+    store: SagaStore, business: Business
+) -> None:
+    """A step that has waited longer, and could begin at once, must not get it meanwhile."""
+
+    class Waits(Plain):
+        async def execute(self, inp: Booking, ctx: StepContext) -> Booking | AwaitEvent:  # type: ignore[override]
+            self.log.append(f"{ctx.step_id} {ctx.waits}")
+            return inp if ctx.waits else AwaitEvent(Approved)
+
+    async def waits(_: StepContext) -> AwaitEvent:
+        return AwaitEvent(Approved)
+
+    log: list[str] = []
+    builder = SagaBuilder(parallel=True)
+    builder.add_step(step=Waits(log), input_map=lambda _: Booking(amount=7), step_id="plain")
+    builder.add_step(
+        step=Book(business, waits),
+        input_map=lambda _: Booking(amount=7),
+        transaction=True,
+        step_id="row",
+    )
+    orchestrator, saga_id = await driven(store, builder.build())
+    rests = await orchestrator.get_snapshot(saga_id)
+    token = {branch.step_id: branch.token for branch in rests.branches}["row"]
+    assert token is not None
+    async with asyncio.timeout(30):
+        await orchestrator.notify(saga_id=saga_id, token=token, event={"by": "ann"})
+    after = await orchestrator.get_snapshot(saga_id)
+    assert (after.status, set(after.outputs)) == (SagaStatus.SUSPENDED, {"row"})
+    assert log == ["plain 0"]
+    await orchestrator.signal(saga_id=saga_id, event=Approved(by="joe"))
+    await orchestrator.run_due()
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
