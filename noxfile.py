@@ -10,7 +10,7 @@
 | servers                  | the same on each PostgreSQL, Redis and Valkey here       | no        |
 | crash(backend)           | kill -9 at every store call, every saga ends             | no        |
 | claims                   | 1,000 due sagas, 16 processes, no double claim           | no        |
-| sagas(backend)           | 5,000 random sagas, one judge; the seed is told          | no        |
+| sagas(backend)           | 5,000 random sagas, as many queues, 1,000 families       | no        |
 | kit                      | the suite finds every broken store, passes a healthy one | no        |
 | third_party-3.x          | a stranger's backend, from its wheel beside ours         | no        |
 | packaging-3.x            | the wheel alone in an empty environment                  | no        |
@@ -124,10 +124,17 @@ def kit(session: nox.Session) -> None:
 @nox.session(tags=["matrix"])
 @nox.parametrize("backend", STORES)
 def sagas(session: nox.Session, backend: str) -> None:
-    """Play 5,000 random sagas on one store; SAGA_SEED repeats the plans of a run."""
+    """Play 5,000 random sagas on one store, 5,000 queues and 1,000 families of sagas.
+
+    Each tells its seed; `SAGA_SEED` repeats the plans.
+    """
     _install(session)
-    test = f"tests/campaign/test_campaign.py::test_every_saga_ends_as_it_should[{backend}]"
-    _pytest(session, test, "-rP", SAGA_CAMPAIGN="full")
+    tests = (
+        f"tests/campaign/test_campaign.py::test_every_saga_ends_as_it_should[{backend}]",
+        f"tests/campaign/turns/test_turns.py::test_every_queue_is_worked_off_in_turn[{backend}]",
+        f"tests/campaign/kin/test_kin.py::test_every_family_ends_as_one[{backend}]",
+    )
+    _pytest(session, *tests, "-rP", SAGA_CAMPAIGN="full")
 
 
 @nox.session(tags=["matrix"])

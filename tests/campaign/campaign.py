@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -43,6 +44,10 @@ LOT = 25
 """Sagas that are drawn together."""
 
 TEST = "tests/campaign/test_campaign.py::test_every_saga_ends_as_it_should"
+
+
+_VARYING = re.compile(r"\S*\d\S*")
+"""What differs between sentences that say the same of different sagas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +83,9 @@ class Campaign:
 
     async def run(self, store: SagaStore, harness: StoreHarness) -> list[Verdict]:
         """Play all sagas; return a verdict on each."""
-        chosen = list(enumerate(plans(self.seed, self.size)))
+        chosen = list(enumerate(plans(self.seed, self.size, self.only)))
         if self.only is not None:
-            chosen = [chosen[self.only]]
+            chosen = [(self.only, chosen[self.only % LOT][1])]
         verdicts: list[Verdict] = []
         async with AsyncExitStack() as stack:
             stack.enter_context(patient())
@@ -110,7 +115,7 @@ class Campaign:
             "To see the first of them alone, again:",
             f"    {full}SAGA_SEED={self.seed} SAGA_ONLY={first.number} "
             f"python -m pytest '{TEST}[{backend}]'",
-            *(f"no. {each.number}: {line}" for each in guilty[:5] for line in each.violations[:3]),
+            *_kinds(guilty),
             "",
             f"no. {first.number} was planned as",
             *(f"    {step}" for step in first.plan.steps),
@@ -118,6 +123,18 @@ class Campaign:
         if self.only is not None:
             lines += ["and went like this:", *tell(first.ledger.happenings)]
         return "\n".join(lines)
+
+
+def _kinds(guilty: Sequence[Verdict]) -> Iterator[str]:
+    """Say each kind of thing that was wrong once, with the first saga where it was."""
+    said: dict[str, list[tuple[int, str]]] = {}
+    for each in guilty:
+        for line in each.violations:
+            said.setdefault(_VARYING.sub("~", line), []).append((each.number, line))
+    for alike in said.values():
+        number, line = alike[0]
+        sagas = len({one for one, _ in alike})
+        yield f"no. {number}: {line}" + (f" (and {sagas - 1} more like it)" if sagas > 1 else "")
 
 
 def tallied(verdicts: Sequence[Verdict]) -> Counter[str]:
@@ -128,16 +145,13 @@ def tallied(verdicts: Sequence[Verdict]) -> Counter[str]:
     return total
 
 
-def plans(number: int, size: int) -> list[SagaPlan]:
-    """Return the plans that Hypothesis draws for a seed.
+def plans(number: int, size: int, only: int | None = None) -> list[SagaPlan]:
+    """Return the plans that Hypothesis draws for a seed, or the lot in which is `only`.
 
     Drawn in small lots, because within one lot many resemble each other.
     """
-    return [
-        plan
-        for lot in range(-(-size // LOT))
-        for plan in _lot(f"{number}/{lot}", min(LOT, size - lot * LOT))
-    ]
+    lots = range(-(-size // LOT)) if only is None else [only // LOT]
+    return [plan for lot in lots for plan in _lot(f"{number}/{lot}", min(LOT, size - lot * LOT))]
 
 
 def _lot(name: str, size: int) -> list[SagaPlan]:

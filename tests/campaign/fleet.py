@@ -218,7 +218,11 @@ class Fleet(Lanes):
         if self.paused:
             yield "an event was taken while the saga was paused"
         lane.until = None
+        lane.brought = entry.input
         if not lane.waits or lane.waits[-1].is_sleep:
+            if lane.edited is not None:  # its map has looked again
+                lane.edited = None
+                lane.run += 1
             lane.go_on()
 
     # --- back -----------------------------------------------------------------------------------
@@ -310,6 +314,7 @@ class Fleet(Lanes):
         if self.rolling and self.status is not SagaStatus.STUCK:
             yield f"a retry was granted while the saga was {self.status}, in its rollback"
         self.aborted = self.convicted = self.ahead = self.ended = False
+        self.moves = True
         chosen = [each for each in self.lanes if each.is_over] or self.lanes
         named = self.asked_for.get(int(entry.actor or 0))
         if named is not None:
@@ -317,10 +322,10 @@ class Fleet(Lanes):
             others = [each for each in self.lanes if each.given_up and each.number != named]
             chosen = [self.lanes[named], *([] if others else stopped)]
         for each in chosen:
-            failed = each.failed
-            left = each.left
-            each.start_anew()
-            each.failed = failed if left else 0
+            if each.left:
+                each.left = False  # it goes on where it was stopped
+            else:
+                each.start_anew()
 
     def _whole_compensation_requested(self, entry: NewEntry, lane: Lane | None) -> Iterator[str]:
         cancels = self.asked.get(int(entry.actor or 0)) == "cancel"
@@ -331,6 +336,7 @@ class Fleet(Lanes):
         if self.is_past_pivot:
             yield "a rollback was granted after the pivot was done"
         self.aborted = self.convicted = self.ahead = self.paused = self.ended = False
+        self.moves = True
         self.reopens = self.rolling
 
     def _whole_aborted(self, entry: NewEntry, lane: Lane | None) -> Iterator[str]:
@@ -339,7 +345,8 @@ class Fleet(Lanes):
         self.aborted, self.paused = True, False
 
     def _whole_paused(self, entry: NewEntry, lane: Lane | None) -> Iterator[str]:
-        if self.status.is_terminal or self.status is SagaStatus.STUCK:
+        stuck = self.status is SagaStatus.STUCK and not self.moves
+        if self.status.is_terminal or stuck:
             yield f"the saga was paused while it was {self.status}"
         self.paused = True
 
@@ -354,6 +361,7 @@ class Fleet(Lanes):
         if slip_of(entry.input) != (EDITED + int(entry.actor or 0), 0):
             yield f"an edited input is {entry.input}, and not the one that was given"
         self.convicted = False
+        self.moves = True
         lane.edited = slip_of(entry.input)[0]
         lane.given = entry.input
         lane.run += 1

@@ -59,6 +59,8 @@ class _Trial:
         self.course: Course | Fleet = Fleet(plan) if plan.parallel else Course(plan)
         self.bells = Bells(plan)
         self.met: Counter[str] = Counter()
+        self.roused = False
+        """Whether somebody is to look at the saga at once, and nobody has since."""
         self.executions: dict[int, Execution] = {}
         self.latest: dict[tuple[str, int, str | None], Execution] = {}
         """The latest execution of each worker under each fence; of each step that is parallel."""
@@ -108,10 +110,13 @@ class _Trial:
         inbox = self.row.came()
         heard = self.row.heard.get((call.worker, fence), 0)
         reclaims = self.row.reclaims
+        holder = self.row.holder
         yield from self.row.apply(call)
         self._count(call)
-        if self.row.fence != fence:
+        passed_over = self.row.version != version and holder not in (None, call.worker)
+        if self.row.fence != fence or passed_over:
             self.course.changes_hands()
+            self.roused = False
         if self.row.version == version:
             return
         request = call.request
@@ -153,8 +158,10 @@ class _Trial:
         yield from self.course.fits(part.state)
         if self.row.holder is None and part.state is request.state:
             last = part.history[-1].kind if part.history else None
-            woken = bool(self.row.unheard) or last in _DUE_AT_ONCE
+            # Whoever is to look has not yet, if it was so before.
+            woken = bool(self.row.unheard) or last in _DUE_AT_ONCE or self.roused
             yield from self.course.rests(self.row.due, woken=woken)
+            self.roused = woken
 
     def _count(self, call: Call) -> None:
         self.met["lost replies"] += not call.heard

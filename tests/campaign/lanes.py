@@ -49,6 +49,8 @@ class Lane:
     """The serials of its executions that have not ended, by whoever drives the saga."""
     events: tuple[object, ...] = ()
     """With which it was entered last."""
+    brought: str | None = None
+    """What `notify` has brought it last, in time by the clock of whoever did."""
     had: tuple[object, ...] = ()
     """All events with which it was ever entered."""
     changed: bool = False
@@ -78,6 +80,7 @@ class Lane:
         self.until = None
         self.waits = []
         self.events = ()
+        self.brought = None
 
 
 class Lanes:
@@ -95,6 +98,8 @@ class Lanes:
         self.was_failing = False
         """Whether a step had failed for good before the commit at hand."""
         self.ended = False
+        self.moves = False
+        """Whether the commit that is judged lets a saga that was stuck move again."""
         self.reopens = False
         """Whether a person lets what rests or is stuck of the rollback go on."""
         self.convicted = False
@@ -256,7 +261,11 @@ class Lanes:
                 yield f"{what} was entered at {self.latest}, but sleeps until {wait.ends}"
             return
         late = self.latest - self.earliest
-        fits = [came.event for came in self.inbox if wait.fits(came, late=late)]
+        fits = [
+            came.event
+            for came in self.inbox
+            if wait.fits(came, late=late) or came.text == lane.brought
+        ]
         if context.event not in fits:
             yield f"{what} was entered with {context.event}, but what it waits for has not come"
         for other in self.lanes:
@@ -283,7 +292,7 @@ class Lanes:
     def fits(self, state: SagaState) -> Iterator[str]:
         """Compare a state that was committed with where the history leaves the saga."""
         self.last = state
-        self.reopens = False
+        self.reopens = self.moves = False
         self.was_failing = self.is_failing
         self.ended = state.status.is_terminal
         rolls = state.direction is Direction.ROLLBACK

@@ -159,7 +159,10 @@ class Row:
             if new.lease is None:
                 self.due = self._at(new.due, call.at)
         yield from self.fits_record(call.answer.record)
-        if call.heard and call.answer.record.worker == call.worker:
+        # Another start of this process only hears that the saga is there already.
+        record = call.answer.record
+        mine = record.version == 1 and record.state.token == new.state.token
+        if call.heard and mine and record.worker == call.worker:
             self._clocks.setdefault((call.worker, self.fence), self.now)
             self._tell(call.worker)
 
@@ -219,7 +222,7 @@ class Row:
     def _refused(
         self, call: Call, change: Transition, known: tuple[int, int] | None
     ) -> Iterator[str]:
-        if call.heard:
+        if call.heard and not _is_asked(change):
             self._lose(call.worker, self._fences.get(change.expected_version, 0))
         if not isinstance(call.error, StaleVersionError):
             yield f"commit was refused: {type(call.error).__name__}: {call.error}"
@@ -378,6 +381,11 @@ class Row:
 
     def _is_ours(self, worker: str, fence: int) -> bool:
         return self.holder == worker and self.fence == fence
+
+
+def _is_asked(change: Transition) -> bool:
+    """Tell whether a person asked for a commit: of its refusal a driver beside learns nothing."""
+    return not change.consumed and any(entry.actor is not None for entry in change.history)
 
 
 def _as_new(entry: HistoryEntry) -> NewEntry:

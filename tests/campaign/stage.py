@@ -169,13 +169,18 @@ class Process:
     """One process: an orchestrator whose store calls and steps wait on the stage."""
 
     def __init__(
-        self, stage: Stage, name: str, store: SagaStore, kind: str, definition: SagaDefinition
+        self,
+        stage: Stage,
+        name: str,
+        store: SagaStore,
+        definitions: Mapping[str, SagaDefinition],
     ) -> None:
         self.stage = stage
         self.name = name
         self.dead = False
         self.orchestrator = SagaOrchestrator(store=Line(store, self), execution_lease=LEASE)
-        self.orchestrator.register(kind, definition)
+        for kind, definition in definitions.items():
+            self.orchestrator.register(kind, definition)
         self.admin = SagaAdmin(engine=self.orchestrator.engine)
         self.worker = self.orchestrator.engine.worker
 

@@ -99,6 +99,9 @@ class Standing:
         """Whether such a time is all that is known of when the wait is over."""
         self.until: timedelta | None = None
         """When a wait is over by itself."""
+        self.put_off: dict[timedelta, timedelta] = {}
+        """By when a rest ends: until when somebody has let it last who was late, and counted from
+        the time that he knew."""
         self.deadline: timedelta | None = None
         """When forward work ends, all in all."""
         self.lifted = False
@@ -214,10 +217,13 @@ class Standing:
                 yield f"the saga rests until {due}, although only an event ends its wait"
             return
         lasts = [time + late for time in ends]
-        if due is None or due > max(min(lasts), self.latest) + SLACK:
-            yield f"the saga rests until {due}, although {min(ends)} ends its wait"
-        elif not self.vague and due < min(ends) - SLACK and not (woken and due <= self.latest):
-            yield f"the saga rests until {due}, although it waits until {min(ends)}"
+        end = min(ends)
+        if due is None or due > max(min(lasts), self.latest, self.put_off.get(end, end)) + SLACK:
+            yield f"the saga rests until {due}, although {end} ends its wait"
+        elif due > end:
+            self.put_off[end] = due
+        elif not self.vague and due < end - SLACK and not (woken and due <= self.latest):
+            yield f"the saga rests until {due}, although it waits until {end}"
 
     @property
     def limit(self) -> timedelta | None:

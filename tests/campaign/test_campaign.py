@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_core import Capability, open_store
@@ -85,13 +86,15 @@ class QuickSqlSqliteHarness(SqlSqliteHarness):
     """One connection, since several wait for each other's locks, and ages by plain SQL."""
 
     def _engine(self) -> AbstractAsyncContextManager[AsyncEngine]:
-        return open_engine(f"sqlite+aiosqlite:///{self._path}", pool_size=1, max_overflow=0)
+        url = f"sqlite+aiosqlite:///{self._path}"
+        patience = {"timeout": 300.0}  # as with Redis below
+        return open_engine(url, pool_size=1, max_overflow=0, connect_args=patience)
 
     async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
         await asyncio.to_thread(self._age, saga_id, by, sagas_of(namespace).__tablename__)
 
     def _age(self, saga_id: UUID, by: timedelta, table: str) -> None:
-        database = sqlite3.connect(self._path, timeout=10)
+        database = sqlite3.connect(self._path, timeout=300)
         with database:
             for name, key, times in (
                 (table, "id", ("deadline_at", "created_at", "updated_at")),
@@ -104,19 +107,32 @@ class QuickSqlSqliteHarness(SqlSqliteHarness):
 
 
 class _QuickRedisHarness(RedisHarness):
-    """Looks at no key but the saga's own when it ages one of thousands.
+    """Looks at no key but the saga's own when it ages one of thousands, all by a few connections.
 
     A machine that is busy with other things loses no call: only the plan does.
     """
 
     aged = "queues"
+    _client: Redis
 
     @asynccontextmanager
     async def open(self, *, namespace: str = "default") -> AsyncIterator[SagaStore]:
-        async with open_store(
-            self._url, namespace=self._prefix + namespace, command_timeout=300.0
-        ) as store:
+        place = self._prefix + namespace
+        pool = BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=8,
+            timeout=None,
+            socket_timeout=300.0,
+            socket_connect_timeout=300.0,
+        )
+        async with (
+            Redis.from_pool(pool) as self._client,
+            open_store(self._url, namespace=place, command_timeout=300.0) as store,
+        ):
             yield store
+
+    async def age(self, saga_id: UUID, by: timedelta, *, namespace: str = "default") -> None:
+        await self._age(self._client, saga_id, by, namespace)
 
 
 def _moved(time: str, by: timedelta) -> str:

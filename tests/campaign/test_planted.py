@@ -30,7 +30,7 @@ from tests.conformance.test_memory import MemoryHarness
 SAGAS = 1000
 """Within which each bug must be caught; most are within the first 100."""
 
-CLEAN = 300
+CLEAN = 1000
 
 LOT = 25
 

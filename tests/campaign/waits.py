@@ -24,6 +24,7 @@ class Came:
     name: str
     correlation_id: str | None
     event: Any
+    text: str
     place: int
     """How many signals came before."""
     at: timedelta
@@ -36,7 +37,7 @@ class Came:
         parts = json.loads(signal.payload)
         event = EVENTS[parts["type"]].model_validate_json(parts["event"])
         name, correlation_id = parts["type"], parts["correlation_id"]
-        return cls(signal.event_id, name, correlation_id, event, place, at)
+        return cls(signal.event_id, name, correlation_id, event, parts["event"], place, at)
 
 
 @dataclass(frozen=True, slots=True)

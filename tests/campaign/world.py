@@ -223,7 +223,7 @@ class World:
 
     def _process(self, name: str) -> Process:
         name = f"{name}.{next(self._lives)}"
-        return Process(self._stage, name, self._store, self.kind, self._definition)
+        return Process(self._stage, name, self._store, {self.kind: self._definition})
 
     def _living(self, process: Process) -> Process:
         """Return the process, or the one that was started when it had died."""

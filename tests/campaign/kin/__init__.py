@@ -1,0 +1,1 @@
+"""Random lives of families: parents, children, grandchildren, whatever dies or fails."""
