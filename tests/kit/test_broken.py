@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,27 @@ from tests.kit.running import failures, plain_rules
 RUNS = 100 if os.environ.get("SAGA_CAMPAIGN") == "full" else 3
 MOST_RULES = 5
 MOST_LINES = 10
+READS, WRITES = ("load", "inbox", "history", "find", "count"), ("create", "commit", "signal")
 OF_QUEUES = {*vars(QueueRules), "test_first_in_the_queue_wakes"}
+
+
+class LateStore(MemoryStore):
+    """Applies a write some turns after the call, also when the caller has been cancelled since.
+
+    So does every store that works in a thread or behind a shield: the contract allows it.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in READS + WRITES:
+            return found
+        turns = 1 if name in READS else 6
+        return lambda *args, **kwargs: asyncio.shield(self._late(turns, found, *args, **kwargs))
+
+    async def _late(self, turns: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await call(*args, **kwargs)
 
 
 @pytest.fixture
@@ -45,6 +68,10 @@ def test_bug_is_found_by_its_rule_and_by_few_others(bug: Bug) -> None:
 def test_healthy_store_passes_many_times_in_a_row() -> None:
     for _ in range(RUNS):
         assert not failures(MemoryStore)
+
+
+def test_store_whose_cancelled_calls_land_later_is_healthy() -> None:
+    assert not failures(LateStore)
 
 
 def test_each_bug_is_found_first_by_another_rule() -> None:
