@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from saga_core.branches import Branch, branches_of
 from saga_core.call import Interrupt, StepCall
 from saga_core.definition import StepSpec
+from saga_core.events import TypedEvent
 from saga_core.happening import Decision, NextInput
 from saga_core.live import LiveSaga
 from saga_core.records import Due, StoredSignal
@@ -69,17 +70,40 @@ class BranchCalls(StepCall):
         self.stirred.set()
 
 
+class Takers:
+    """Says which step of a saga an event is for, if it is not for any."""
+
+    def __init__(self, branches: Callable[[], Mapping[str, Branch]]) -> None:
+        """`branches` are those on record."""
+        self.given: dict[str, str] = {}
+        """The steps that have been given an event, by event id."""
+        self._branches = branches
+        self._tokens: dict[str, str | None] = {}
+
+    def of(self, signal: StoredSignal) -> str | None:
+        """Return the step that was given an event, or that it is meant for."""
+        taker = self.given.get(signal.event_id)
+        if taker is not None:
+            return taker
+        if signal.event_id not in self._tokens:
+            self._tokens[signal.event_id] = TypedEvent.decode(signal.payload).token
+        token = self._tokens[signal.event_id]
+        if token is None:
+            return None
+        tokens = ((step_id, str(each.state.token)) for step_id, each in self._branches().items())
+        return next((step_id for step_id, each in tokens if each == token), None)
+
+
 class BranchRests(Rests):
     """The rests of one step. Events come to the saga, and each is given to one step only."""
 
-    def __init__(self, whole: Rests, branch: Branch, taken: dict[str, str], aged: bool) -> None:
-        """`taken` says which step has been given an event, by event id, of all branches."""
+    def __init__(self, whole: Rests, branch: Branch, takers: Takers, aged: bool) -> None:
         record = whole.record
         changed = branch.at if aged and branch.at is not None else record.now
         view = replace(record, state=branch.state, updated_at=changed, signals=0, seen=0)
         super().__init__(view, (), whole.clock)
         self._whole = whole
-        self._taken = taken
+        self._takers = takers
         self._step_id = branch.state.step_id or ""
         self._on_record = branch.given
         self.reserved: str | None = None
@@ -108,9 +132,7 @@ class BranchRests(Rests):
     @property
     def _free(self) -> list[StoredSignal]:
         mine = self._step_id
-        return [
-            signal for signal in self._whole.kept if self._taken.get(signal.event_id, mine) == mine
-        ]
+        return [each for each in self._whole.kept if self._takers.of(each) in (mine, None)]
 
     def answers(
         self, models: Mapping[str, type[BaseModel]], waits: Sequence[Resting] | None = None
@@ -150,7 +172,7 @@ class BranchRests(Rests):
     def _take(self, event_ids: Iterable[str | None]) -> None:
         for event_id in event_ids:
             if event_id is not None:
-                self._taken[event_id] = self._step_id
+                self._takers.given[event_id] = self._step_id
 
     def reserve(self, given: Sequence[StoredSignal | None]) -> None:
         """Keep from others what the waits were given, and what the last of them is to get."""
@@ -168,8 +190,9 @@ class BranchRests(Rests):
 
     def let_go(self) -> None:
         """Let any step have what this one was given: an attempt is over, or has not waited."""
-        for event_id in [each for each, taker in self._taken.items() if taker == self._step_id]:
-            del self._taken[event_id]
+        given = self._takers.given
+        for event_id in [each for each, taker in given.items() if taker == self._step_id]:
+            del given[event_id]
 
     def retry_at(self, policy: RetryPolicy) -> datetime | None:
         """Return None: a branch keeps by itself when its next attempt begins."""
@@ -210,7 +233,7 @@ class Views:
         """Give the events that have come to the branches, to those first that waited first."""
         self._live = live
         self._views: dict[str, LiveBranch] = {}
-        self._taken: dict[str, str] = {}
+        self._takers = Takers(lambda: self.branches)
         record = live.rests.record
         self._aged = any(entry.at > record.updated_at for entry in record.outputs)
         self.calls = BranchCalls(live.call)
@@ -235,7 +258,7 @@ class Views:
             self._forget(step_id)
             view = None
         if view is None:
-            rests = BranchRests(self._live.rests, branch, self._taken, self._aged)
+            rests = BranchRests(self._live.rests, branch, self._takers, self._aged)
             view = LiveBranch(self._live, branch, self.calls.child(), rests)
             self._views[step_id] = view
         elif view.state is not branch.state:
@@ -284,7 +307,7 @@ class Views:
         kept = {self._views[step_id].rests.reserved for step_id in over if step_id in self._views}
         return tuple(
             event_id
-            for event_id, step_id in self._taken.items()
+            for event_id, step_id in self._takers.given.items()
             if step_id in over and event_id not in kept
         )
 

@@ -27,6 +27,8 @@ class TypedEvent:
     correlation_id: str | None
     text: str
     """The event itself, JSON."""
+    token: str | None = None
+    """That of the step which it is meant for, while the step has it; None: for any."""
 
     @classmethod
     def of(
@@ -64,6 +66,8 @@ class TypedEvent:
     def encode(self) -> str:
         """Return the payload of the signal."""
         parts = {"type": self.name, "correlation_id": self.correlation_id, "event": self.text}
+        if self.token is not None:
+            parts["token"] = self.token
         return encode_json(parts, what="event", limits=_NO_LIMITS)
 
     @classmethod
@@ -71,8 +75,8 @@ class TypedEvent:
         """Read a payload that `encode` has made. Raises `PayloadError`."""
         parts = decode_json(payload, what="event")
         try:
-            return cls(parts["type"], parts["correlation_id"], parts["event"])
-        except (KeyError, TypeError):
+            return cls(parts["type"], parts["correlation_id"], parts["event"], parts.get("token"))
+        except (AttributeError, KeyError, TypeError):
             raise PayloadError("a typed event in the store has no type or no content") from None
 
     def read(self, model: type[BaseModel]) -> Any:

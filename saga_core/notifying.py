@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
@@ -150,7 +150,9 @@ class _Call:
         """Judge the step of a parallel saga that has this token."""
         moves = live.state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
         branch = views_of(live).with_token(self._token)
-        if not moves or live.state.is_paused or live.state.waiting_for == AT_START:
+        if live.rests.knows(self.event_id):
+            self.reason = NotifyReason.DUPLICATE
+        elif not moves or live.state.is_paused or live.state.waiting_for == AT_START:
             self.reason = NotifyReason.NOT_SUSPENDED
         else:
             self.reason = NotifyReason.STALE_TOKEN
@@ -164,17 +166,24 @@ class _Call:
     async def send(self, saga_id: UUID) -> NotifyReason | None:
         """Put the event into the inbox of a parallel saga, one of whose steps waits for it.
 
-        Another of its steps runs, so that it is being driven. None for any other saga.
+        Another of its steps runs, so that it is being driven. None for any other saga, and if no
+        step waits with this token.
         """
         live = await self._engine.look_at(await self._engine.store.load(saga_id))
         if not live.runs_branches:
             return None
         live.read()
         branch = views_of(live).with_token(self._token)
-        if branch is None or self._judge(branch.state, branch) is not NotifyReason.ACCEPTED:
+        if branch is None:
             return None
-        if not branch.rests.waits or self._answer(branch) is None or self._signal is None:
+        self.reason = self._judge(branch.state, branch)
+        if self.reason is not NotifyReason.ACCEPTED:
+            return self.reason
+        if not branch.rests.waits:
             return None
+        if self._answer(branch, meant=True) is None:
+            return self.reason
+        assert self._signal is not None  # noqa: S101 - an answer has one
         receipt = await self._engine.store.signal(saga_id, self._signal)
         self._engine.stir(saga_id)
         if receipt.duplicate:
@@ -213,13 +222,16 @@ class _Call:
             return NotifyReason.CORRELATION_MISMATCH
         return NotifyReason.ACCEPTED
 
-    def _answer(self, live: LiveSaga) -> Happened | None:
+    def _answer(self, live: LiveSaga, *, meant: bool = False) -> Happened | None:
+        """Return what the event does to a wait; `meant` for it, it passes other steps by."""
         rest = live.rests.waits[-1].rest
         models = awaited_models(live, live.definition.step(live.state.step_id or ""))
         event = self._typed(rest.events, rest.correlation_id, models)
         if event is None:
             self.reason = NotifyReason.TYPE_MISMATCH
             return None
+        if meant:
+            event = replace(event, token=str(self._token))
         payload = event.encode()
         self._signal = Signal(event_id=self.event_id, kind=SignalKind.TYPED_EVENT, payload=payload)
         return Woken(event.text, uuid4(), self.event_id)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from pydantic import BaseModel
 
 from saga_core import AwaitEvent, NotifyReason, SagaStatus, SagaStore, Sleep, StepContext
@@ -118,6 +120,10 @@ async def test_notify_goes_by_the_token_of_the_branch(store: SagaStore) -> None:
     assert taken.reason is NotifyReason.ACCEPTED
     half = await one.see(rests.saga_id)
     assert half.outputs == {"two": {"n": 5}}
+    again = await orchestrator.notify_detailed(
+        saga_id=rests.saga_id, token=tokens["two"], event={"amount": 5}, event_id=taken.event_id
+    )
+    assert again.reason is NotifyReason.DUPLICATE
 
 
 async def test_event_of_a_token_stays_with_its_branch_whoever_takes_over(
@@ -193,6 +199,52 @@ async def test_notify_reaches_a_branch_while_its_sibling_runs(store: SagaStore) 
     ended = await one.see(saga_id)
     assert ended.status is SagaStatus.COMPLETED
     assert ended.outputs["paid"] == {"n": 4}
+
+
+@pytest.mark.parametrize("reads_anew", [False, True])
+async def test_notify_passes_by_the_branches_that_it_does_not_mean(
+    store: SagaStore, reads_anew: bool
+) -> None:
+    """While a sibling runs, too, and for whoever takes the saga over then."""
+    story, release = Story(), asyncio.Event()
+
+    async def held(_: Number, __: StepContext) -> None:
+        await release.wait()
+
+    steps = {"older": story.step(awaits(Paid)), "newer": story.step(awaits(Paid))}
+    made = parallel({**steps, "slow": story.step(held)})
+    one = saga(store, made=made)
+    saga_id = uuid4()
+    driver = asyncio.ensure_future(one.start(saga_id=saga_id))
+    async with asyncio.timeout(20):
+        tokens: dict[str, UUID | None] = {}
+        while len(tokens) < len(steps):
+            await asyncio.sleep(0.002)
+            branches = (await one.see(saga_id)).branches if story.log else ()
+            tokens = {each.step_id: each.token for each in branches if each.waiting_for}
+        token = tokens["newer"]
+        assert token is not None
+        teller = saga(store, made=made).orchestrator  # knows nothing of what is driven here
+        wrong = await teller.notify_detailed(
+            saga_id=saga_id, token=token, event=Shipped(parcel="p")
+        )
+        assert wrong.reason is NotifyReason.TYPE_MISMATCH
+        told = [
+            await teller.notify_detailed(
+                saga_id=saga_id, token=token, event={"amount": 4}, event_id="e", wait=False
+            )
+            for _ in range(2)
+        ]
+        assert [each.reason for each in told] == [NotifyReason.ACCEPTED, NotifyReason.DUPLICATE]
+        if reads_anew:
+            driver.cancel()
+        release.set()
+        with suppress(asyncio.CancelledError):
+            await driver
+        await saga(store, made=made).orchestrator.run_due()
+    half = await one.see(saga_id)
+    assert (half.status, set(half.outputs)) == (SagaStatus.SUSPENDED, {"newer", "slow"})
+    assert half.outputs["newer"] == {"n": 4}
 
 
 async def test_sleeping_branch_wakes_while_others_wait(
