@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import NonRetryableError
 from saga_core.status import Hook
+from saga_testing.family import Family, after_pivot, latest, ways_back
 from saga_testing.faults import InjectedError
 from saga_testing.places import Action, Moment, Place
 
-__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of", "latest", "ways_back"]
+__all__ = ["Boundary", "Case", "CaseFault", "Ending", "cases_of"]
 
 
 class Boundary(StrEnum):
@@ -70,36 +71,71 @@ class Case:
         return f"{self.boundary}{at} {self.action} of '{self.step_id}'{nth}"
 
 
-def cases_of(definition: SagaDefinition, visits: Mapping[Place, int]) -> Iterator[Case]:
-    """Yield the cases of a saga: those that lead back first.
+def cases_of(family: Family, visits: Mapping[Place, int]) -> Iterator[Case]:
+    """Yield the cases of a saga and of those that it starts: first those that lead back.
 
     `visits` says how often a run without a fault, and the longest rollback, come to each place: a
     step that waits is entered more than once, and each time something else may have been done.
     """
+    definitions = [family.parent]
+    for name, child in family.children.items():
+        if name in family.past_pivot:
+            yield from _going_on(child.steps, visits)
+        else:
+            definitions.append(child)
+    for definition in definitions:
+        yield from _leading_back(family, definition, visits)
+        yield from _going_on(after_pivot(definition), visits)
+    for definition in family.definitions:
+        for spec in definition.steps:
+            for moment in Moment:
+                for place, nth in _each(moment, spec, visits):
+                    yield Case(
+                        spec.step_id,
+                        Action.EXECUTE,
+                        Boundary.CRASH,
+                        (CaseFault(place, nth=nth),),
+                        Ending.COMPLETED,
+                    )
+    hooks = {spec.step_id: (spec, each) for each in family.definitions for spec in each.hooks}
+    for spec, definition in hooks.values():  # a place is that hook of any of them
+        yield from _around(spec, family.last(ways_back(definition)[-1]), visits)
+
+
+def _leading_back(
+    family: Family, definition: SagaDefinition, visits: Mapping[Place, int]
+) -> Iterator[Case]:
     back = ways_back(definition)
     for spec in back:
         yield from _failing(spec, visits)
     for spec in back[:-1]:
-        yield from _crashing_then_failing(spec, latest(definition, spec), visits)
+        last = family.last(latest(definition, spec))
+        yield from _crashing_then_failing(spec, last, visits)
+    whole = family.last(latest(family.parent))
     for spec in back:
         last = back[-1] if spec is back[-1] else latest(definition, spec)
-        if spec.can_compensate and (spec is not last or spec.undoes_maybe_done):
-            yield from _undoing(spec, _failure(last), Action.COMPENSATE, visits)
+        lasts = [last]
+        if definition is not family.parent and whole is not family.last(last):
+            lasts.append(whole)  # undone when it was done, and by another saga's failure
+        for last in lasts:
+            failing = family.last(last)
+            is_failing = family.last(spec) is failing
+            maybe_done = spec.undoes_maybe_done and spec.child is None
+            if spec.can_compensate and (not is_failing or maybe_done):
+                failure = _failure(failing)
+                yield from _undoing(spec, failure, Action.COMPENSATE, visits)
         if spec.undoes_maybe_done and spec.signature.probe is not None:
             after = Place(Moment.AFTER, Action.EXECUTE, spec.step_id)
             failure = CaseFault(after, NonRetryableError)
             yield from _undoing(spec, failure, Action.PROBE, visits)
-    for spec in _past_pivot(definition):
+
+
+def _going_on(steps: Iterable[StepSpec], visits: Mapping[Place, int]) -> Iterator[Case]:
+    """Yield the failures of steps after which a person lets the saga go on."""
+    for spec in steps:
         for place, nth in _each(Moment.BEFORE, spec, visits):
             fault = CaseFault(place, NonRetryableError, times=1, nth=nth)
             yield Case(spec.step_id, Action.EXECUTE, Boundary.BEFORE, (fault,), Ending.COMPLETED)
-    for spec in definition.steps:
-        for moment in Moment:
-            for place, nth in _each(moment, spec, visits):
-                crash = CaseFault(place, nth=nth)
-                yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, (crash,), Ending.COMPLETED)
-    for spec in definition.hooks:
-        yield from _around(spec, back[-1], visits)
 
 
 def _around(spec: StepSpec, last: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
@@ -127,56 +163,11 @@ def _each(
     visits: Mapping[Place, int],
     action: Action = Action.EXECUTE,
 ) -> Iterator[tuple[Place, int]]:
+    if spec.child is not None and moment is not Moment.RECORDED:
+        return  # its code is that of the child's steps
     place = Place(moment, action, spec.step_id)
     for nth in range(1, min(visits.get(place, 1), MOST_VISITS) + 1):
         yield place, nth
-
-
-def ways_back(definition: SagaDefinition) -> tuple[StepSpec, ...]:
-    """Return the steps whose failure begins the rollback: the pivot is the last of them."""
-    pivot = definition.pivot
-    if not definition.parallel:
-        return definition.steps if pivot is None else definition.steps[: pivot.index + 1]
-    if pivot is None:
-        last = latest(definition)
-        return (*(spec for spec in definition.steps if spec is not last), last)
-    # A step beside the pivot may fail before it is done, or after.
-    needed = _reached(definition, pivot)
-    return (*(spec for spec in definition.steps if spec.step_id in needed), pivot)
-
-
-def latest(definition: SagaDefinition, after: StepSpec | None = None) -> StepSpec:
-    """Return the step that begins last, of those after a step; by then as much is done as can be.
-
-    In a parallel saga, of the steps whose failure begins the rollback, one that needs the most.
-    """
-    if not definition.parallel:
-        return ways_back(definition)[-1]
-    ends = [spec for spec in definition.steps if spec.pivot] or list(definition.steps)
-    if after is not None:
-        ends = [spec for spec in ends if after.step_id in _reached(definition, spec)] or ends
-    return max(ends, key=lambda spec: (len(_reached(definition, spec)), spec.index))
-
-
-def _past_pivot(definition: SagaDefinition) -> list[StepSpec]:
-    pivot = definition.pivot
-    if pivot is None:
-        return []
-    if not definition.parallel:
-        return list(definition.steps[pivot.index + 1 :])
-    return [spec for spec in definition.steps if pivot.step_id in _reached(definition, spec)]
-
-
-def _reached(definition: SagaDefinition, spec: StepSpec) -> set[str]:
-    """Return the steps that must be done before one can begin."""
-    found: set[str] = set()
-    ahead = list(spec.depends_on)
-    while ahead:
-        step_id = ahead.pop()
-        if step_id not in found:
-            found.add(step_id)
-            ahead += definition.step(step_id).depends_on
-    return found
 
 
 def _failing(spec: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:

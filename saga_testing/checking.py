@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -14,9 +14,10 @@ from saga_core.definition import SagaDefinition
 from saga_core.errors import NonRetryableError, SagaDefinitionError, SagaStateError
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import Hook, SagaStatus
-from saga_testing.cases import Boundary, Case, Ending, cases_of, latest
+from saga_testing.cases import Boundary, Case, Ending, cases_of
 from saga_testing.differing import differences
 from saga_testing.environment import SagaEnv, saga_env
+from saga_testing.family import Family, latest
 from saga_testing.judging import not_undone, repeated, suspects
 from saga_testing.ledger import World
 from saga_testing.places import Action, Place
@@ -24,6 +25,8 @@ from saga_testing.report import CheckReport, Finding
 from saga_testing.script import ScriptPart
 
 __all__ = ["SagaCheckError", "check_saga"]
+
+Made = SagaDefinition | Callable[[], SagaDefinition]
 
 _NAME = "saga"
 
@@ -40,8 +43,9 @@ class SagaCheckError(AssertionError):
 
 
 async def check_saga(
-    saga: SagaDefinition | Callable[[], SagaDefinition],
+    saga: Made,
     *,
+    children: Mapping[str, Made] | None = None,
     initial_data: Any = None,
     world: World | None = None,
     reset: Callable[[], Any] | None = None,
@@ -61,17 +65,20 @@ async def check_saga(
     completes to what it is without a fault. Without it a compensation that undoes nothing looks
     like one that does.
 
-    `reset` (may be async) makes the world as it is at first, before each run; so may `saga`, if
-    it is a function that makes the definition. With a `world` and neither of them, runs that
-    complete are left out, and the check ends with its first finding. `events` are sent to each
-    run when it waits for them, as by `SagaEnv.run`. `ends` is how the saga ends when nothing goes
-    wrong: a saga made to be rolled back is COMPENSATED. `boundaries` is a choice of "before",
-    "after" and "crash". `progress` gets a line before each run. Raises `SagaCheckError`, an
-    AssertionError with the report in `.report`, unless all is well or `raises` is False;
+    `children` are the sagas that this one starts, and these, by the names by which it does; each
+    step of theirs fails too, and they end as one.
+
+    `reset` (may be async) makes the world as it is at first, before each run; so may `saga`, or one
+    of `children`, if it is a function that makes the definition. With a `world` and neither of
+    them, runs that complete are left out, and the check ends with its first finding. `events` are
+    sent to each run when it waits for them, as by `SagaEnv.run`. `ends` is how the saga ends when
+    nothing goes wrong: a saga made to be rolled back is COMPENSATED. `boundaries` is a choice of
+    "before", "after" and "crash". `progress` gets a line before each run. Raises `SagaCheckError`,
+    an AssertionError with the report in `.report`, unless all is well or `raises` is False;
     `SagaDefinitionError` for arguments that make no sense, and `SagaStateError` for a saga that
     does not end so by itself.
     """
-    check = _Check(saga, initial_data, world, reset, events, ends, progress)
+    check = _Check(saga, children or {}, initial_data, world, reset, events, ends, progress)
     await check.run(_chosen(boundaries))
     if raises and not check.report.ok:
         raise SagaCheckError(check.report)
@@ -91,7 +98,8 @@ def _chosen(boundaries: Collection[str]) -> frozenset[Boundary]:
 class _Check:
     def __init__(
         self,
-        saga: SagaDefinition | Callable[[], SagaDefinition],
+        saga: Made,
+        children: Mapping[str, Made],
         initial_data: Any,
         world: World | None,
         reset: Callable[[], Any] | None,
@@ -101,18 +109,25 @@ class _Check:
     ) -> None:
         if world is not None and (not callable(world) or inspect.iscoroutinefunction(world)):
             raise SagaDefinitionError("world must be a plain function that returns the state")
-        if not isinstance(saga, SagaDefinition) and not callable(saga):
-            raise SagaDefinitionError(
-                f"check_saga needs a SagaDefinition or a function that makes one, got {saga!r}"
-            )
+        if not isinstance(children, Mapping):
+            raise SagaDefinitionError(f"children must be sagas by name, got {children!r}")
+        for made in (saga, *children.values()):
+            if not isinstance(made, SagaDefinition) and not callable(made):
+                raise SagaDefinitionError(
+                    f"check_saga needs a SagaDefinition or a function that makes one, got {made!r}"
+                )
         self._saga = saga
+        self._children = dict(children)
         self._data = initial_data
         self._world = world
         self._reset = reset
         self._events = events
         self._goes_back = _goes_back(ends)
         self._progress = progress
-        self._renews = world is None or reset is not None or not isinstance(saga, SagaDefinition)
+        makes = [
+            each for each in (saga, *children.values()) if not isinstance(each, SagaDefinition)
+        ]
+        self._renews = world is None or reset is not None or bool(makes)
         self._finished: tuple[Any] | None = None
         """The world after a run without a fault, if it is the same each time."""
         self._first: tuple[Any] | None = None
@@ -123,9 +138,9 @@ class _Check:
 
     async def run(self, boundaries: frozenset[Boundary]) -> None:
         if self._renews:
-            definition = await self._run_undisturbed()
+            family = await self._run_undisturbed()
         else:
-            definition = await self._fresh()
+            family = await self._fresh()
             self.report.notes.append(
                 "without reset= runs that complete, and steps that fail after their work, are "
                 "left out: their world would be the next run's first"
@@ -134,9 +149,7 @@ class _Check:
             self.report.notes.append(
                 "without world= a compensation that undoes nothing is not found"
             )
-        chosen = [
-            case for case in cases_of(definition, self._visits) if case.boundary in boundaries
-        ]
+        chosen = [case for case in cases_of(family, self._visits) if case.boundary in boundaries]
         if not self._renews:
             chosen = [case for case in chosen if case.ending is Ending.UNDONE]
         for number, case in enumerate(chosen, start=1):
@@ -152,24 +165,17 @@ class _Check:
                 )
                 return
 
-    async def _fresh(self) -> SagaDefinition:
-        """Return the definition for the next run, with the world as it is at first."""
+    async def _fresh(self) -> Family:
+        """Return the definitions for the next run, with the world as it is at first."""
         if self._reset is not None:
             done = self._reset()
             if inspect.isawaitable(done):
                 await done
-        made = self._saga if isinstance(self._saga, SagaDefinition) else self._saga()
-        if not isinstance(made, SagaDefinition):
-            raise SagaDefinitionError(
-                f"the function given to check_saga must return a SagaDefinition, got {made!r}"
-            )
-        if made.children:
-            raise SagaDefinitionError(
-                f"check_saga plays the steps of one saga, and this one starts others: "
-                f"{', '.join(made.children)}. Check each of these by itself, and this one in a "
-                "saga_env in which all are registered"
-            )
-        return made
+        family = Family(
+            _made(self._saga), {name: _made(each) for name, each in self._children.items()}
+        )
+        family.check()
+        return family
 
     def _look(self) -> Any:
         return None if self._world is None else copy.deepcopy(self._world())
@@ -184,14 +190,14 @@ class _Check:
                 + "; ".join(differences(self._first[0], world))
             )
 
-    async def _run_undisturbed(self) -> SagaDefinition:
+    async def _run_undisturbed(self) -> Family:
         """Run the saga as it is, twice: what it comes to is the measure for others."""
         worlds = []
         for _ in range(2):
-            definition = await self._fresh()
+            family = await self._fresh()
             self._check_same_world()
-            async with self._env() as env:
-                ended = await self._play(env, definition)
+            async with self._env(family) as env:
+                ended = await self._play(env)
                 wanted = SagaStatus.COMPENSATED if self._goes_back else SagaStatus.COMPLETED
                 if ended.status is not wanted:
                     raise SagaStateError(
@@ -209,51 +215,54 @@ class _Check:
                 "two runs without a fault leave different worlds, so those that complete are "
                 "not compared"
             )
-        return definition
+        return family
 
     async def _look_at_the_way_back(self) -> None:
         """Count to which places the longest rollback comes."""
-        definition = await self._fresh()
-        env = self._env()
-        env.register(_NAME, definition)
-        env.fail_at(latest(definition).step_id, error=NonRetryableError)
-        await self._play(env, definition)
+        family = await self._fresh()
+        env = self._env(family)
+        env.fail_at(family.last(latest(family.parent)).step_id, error=NonRetryableError)
+        await self._play(env)
         for place, times in env.visits.items():
             if place.action is not Action.EXECUTE or place.step_id == Hook.ON_COMPENSATED:
                 self._visits[place] = times
 
-    def _env(self) -> SagaEnv:
-        return saga_env(world=self._world)
+    def _env(self, family: Family) -> SagaEnv:
+        env = saga_env(world=self._world)
+        for name, definition in ((_NAME, family.parent), *family.children.items()):
+            env.register(name, definition)
+        return env
 
-    async def _play(self, env: SagaEnv, definition: SagaDefinition) -> SagaAdminSnapshot:
-        return await env.run(definition, self._data, events=self._events, saga_id=_SAGA_ID)
+    async def _play(self, env: SagaEnv) -> SagaAdminSnapshot:
+        return await env.run(_NAME, self._data, events=self._events, saga_id=_SAGA_ID)
 
     # --- one case -------------------------------------------------------------------------------
 
     async def _run_case(self, case: Case) -> None:
-        definition = await self._fresh()
+        family = await self._fresh()
         self._check_same_world()
-        env = self._env()
-        env.register(_NAME, definition)
+        env = self._env(family)
         for fault in case.faults:
             if fault.error is None:
                 env.crash_at(str(fault.place), nth=fault.nth)
             else:
                 env.fail_at(str(fault.place), error=fault.error, times=fault.times, nth=fault.nth)
-        await self._play(env, definition)
+        await self._play(env)
         ended = await self._help(env, case)
         if env.unreached:
             self.report.unreached.append(case)
             return
         self.report.cases.append(case)
-        await self._judge(env, definition, case, ended)
+        await self._judge(env, family, case, ended)
 
     async def _help(self, env: SagaEnv, case: Case) -> SagaAdminSnapshot:
         """Do what an operator does once the trouble is over."""
         ended = await env.snapshot()
         for _ in range(2):
-            if ended.status is SagaStatus.STUCK and case.faults[0].times is not None:
-                await env.admin.retry_step(ended.saga_id, wait=False)
+            stuck = [each async for each in env.admin.find_all(status=SagaStatus.STUCK)]
+            if stuck and case.faults[0].times is not None:
+                for each in stuck:
+                    await env.admin.retry_step(each.saga_id, wait=False)
             elif ended.status is SagaStatus.FAILED and ended.outputs:
                 await env.admin.cancel(ended.saga_id, wait=False)
             else:
@@ -262,21 +271,25 @@ class _Check:
         return ended
 
     async def _judge(
-        self, env: SagaEnv, definition: SagaDefinition, case: Case, ended: SagaAdminSnapshot
+        self, env: SagaEnv, family: Family, case: Case, ended: SagaAdminSnapshot
     ) -> None:
         assert self._first is not None  # noqa: S101 - looked at before each run
         world = self._look()
-        if not _has_ended(definition, case, ended):
+        if not _has_ended(family.parent, case, ended):
             self._find(env, case, await _why(env, case, ended), ())
         elif case.ending is Ending.COMPLETED:
             left = () if self._finished is None else differences(self._finished[0], world)
             if left:
                 what = "it is COMPLETED, with another world than without the fault"
-                self._find(env, case, what, left, repeated(definition, env.ledger))
+                self._find(env, case, what, left, repeated(family, env.ledger))
         else:
-            missing = not_undone(definition, ended, env.ledger)
+            missing: list[str] = []
+            async for each in env.admin.find_all():
+                definition = family.children.get(each.saga_name, family.parent)
+                one = await env.admin.get_saga(each.saga_id)
+                missing += not_undone(definition, one, env.ledger)
             left = differences(self._first[0], world)
-            blamed = suspects(definition, env.ledger)
+            blamed = suspects(family, env.ledger)
             if case.ending is Ending.UNDONE_BUT_ONE:
                 blamed = tuple(each for each in blamed if each.step_id != case.step_id)
                 if left and not blamed:
@@ -300,11 +313,21 @@ class _Check:
         reproduce = (
             "async with saga_env() as env:",
             f'    env.register("{_NAME}", saga)',
+            *(f'    env.register("{name}", children["{name}"])' for name in self._children),
             *(f"    {call}" for call in env.planned),
             f'    snapshot = await env.run("{_NAME}", {self._data!r}{events})',
         )
         calls = tuple(map(str, env.calls))
         self.report.findings.append(Finding(case, what, left, blamed, calls, reproduce))
+
+
+def _made(saga: Made) -> SagaDefinition:
+    made = saga if isinstance(saga, SagaDefinition) else saga()
+    if not isinstance(made, SagaDefinition):
+        raise SagaDefinitionError(
+            f"the function given to check_saga must return a SagaDefinition, got {made!r}"
+        )
+    return made
 
 
 def _goes_back(ends: SagaStatus) -> bool:

@@ -9,6 +9,7 @@ from saga_core.definition import SagaDefinition
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import EntryKind
 from saga_testing.differing import differences
+from saga_testing.family import Family
 from saga_testing.ledger import CallOutcome, Ledger
 from saga_testing.places import Action
 
@@ -36,18 +37,19 @@ def not_undone(
         for spec in definition.steps
         if spec.step_id in done
         and spec.can_compensate
+        and spec.child is None
         and not ledger.made(Action.COMPENSATE, spec.step_id, CallOutcome.RETURNED)
     )
 
 
-def suspects(definition: SagaDefinition, ledger: Ledger) -> tuple[Suspect, ...]:
+def suspects(family: Family, ledger: Ledger) -> tuple[Suspect, ...]:
     """Return the steps that have changed the world and that nothing has changed back."""
-    return tuple(_suspects(definition, ledger))
+    return tuple(_suspects(family, ledger))
 
 
-def _suspects(definition: SagaDefinition, ledger: Ledger) -> Iterator[Suspect]:
+def _suspects(family: Family, ledger: Ledger) -> Iterator[Suspect]:
     known = False
-    for spec in reversed(definition.steps):
+    for spec in reversed(family.steps):
         name = spec.step_id
         if not any(call.changed for call in ledger.made(Action.EXECUTE, name)):
             continue
@@ -62,7 +64,7 @@ def _suspects(definition: SagaDefinition, ledger: Ledger) -> Iterator[Suspect]:
             words = f"compensate of step '{name}' ran and has changed nothing"
         elif (
             known
-            or definition.parallel
+            or family.parallel
             or not differences(*ledger.span(Action.EXECUTE, Action.COMPENSATE, name))
         ):
             # Behind a step that has left something the world cannot be what it was before.
@@ -74,11 +76,11 @@ def _suspects(definition: SagaDefinition, ledger: Ledger) -> Iterator[Suspect]:
         yield Suspect(name, words)
 
 
-def repeated(definition: SagaDefinition, ledger: Ledger) -> tuple[str, ...]:
+def repeated(family: Family, ledger: Ledger) -> tuple[str, ...]:
     """Return what to say of the steps that have done their work more than once."""
     return tuple(
         f"step '{spec.step_id}'{_repeated(spec.step_id, ledger)}"
-        for spec in definition.steps
+        for spec in family.steps
         if _repeated(spec.step_id, ledger)
     )
 

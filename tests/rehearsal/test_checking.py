@@ -260,13 +260,6 @@ async def test_other_things_than_sagas_are_refused() -> None:
         await check_saga(lambda: 7)  # type: ignore[arg-type,return-value]
 
 
-async def test_saga_that_starts_others_is_refused_with_what_to_do_instead() -> None:
-    builder = SagaBuilder()
-    builder.add_child(saga_name="stay", input_map=lambda ctx: {})
-    with pytest.raises(SagaDefinitionError, match="starts others: stay"):
-        await check_saga(builder.build())
-
-
 async def test_error_of_the_probe_is_no_error_of_a_step() -> None:
     shop = Shop()
 
