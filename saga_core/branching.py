@@ -16,6 +16,7 @@ from saga_core.deciding import failed_entry, go_on, require
 from saga_core.definition import SagaDefinition
 from saga_core.ending import end
 from saga_core.errors import SagaStateError
+from saga_core.failure import next_try
 from saga_core.fleet import Fleet
 from saga_core.happening import (
     Begin,
@@ -172,8 +173,8 @@ def _step_failed(fleet: Fleet, state: SagaState, failed: StepFailed) -> None:
     tried = replace(state, attempt=state.attempt + 1, generation=generation, waiting_for=None)
     policy = fleet.definition.step(state.step_id or "").retry_policy
     delay = None
-    if failure.retryable and not failure.unrecordable and not fleet.is_failing:
-        delay = policy.delay_after(tried.attempt, jitter=failed.jitter)
+    if not fleet.is_failing:
+        delay, failure = next_try(policy, failure, tried.attempt, jitter=failed.jitter)
     if delay is None:
         _fail(fleet, tried, failure)
         return

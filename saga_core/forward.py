@@ -10,6 +10,7 @@ from saga_core import rollback
 from saga_core.deciding import current_step, failed_entry, go_on, try_again
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.ending import end, get_stuck, hook_over
+from saga_core.failure import next_try
 from saga_core.happening import (
     Decision,
     Failure,
@@ -150,9 +151,7 @@ def step_failed(
     attempt = state.attempt + 1
     # A child that has ended is not started again: the next try is another one.
     tried = replace(state, attempt=attempt, generation=state.generation + failure.undone)
-    delay = None
-    if failure.retryable and not failure.unrecordable:
-        delay = spec.retry_policy.delay_after(attempt, jitter=failed.jitter)
+    delay, failure = next_try(spec.retry_policy, failure, attempt, jitter=failed.jitter)
     if delay is None:
         return fail_for_good(definition, tried, outputs, failure, failed.token, ())
     waiting = replace(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from saga_core.failure import delay_of
 from saga_core.happening import Decision
 from saga_core.records import Due, SagaRecord, StoredSignal
 from saga_core.resting import Rest, Resting, answers, is_wait, kept_retry, waits_of
@@ -102,7 +103,7 @@ class Rests:
         record, state = self.record, self._state
         if record.signals == record.seen or state is not record.state:
             return None
-        delay = policy.delay_after(state.attempt, jitter=0.0) if state.attempt else None
+        delay = delay_of(policy, state.attempt, jitter=0.0)[0] if state.attempt else None
         resting = state.status in (SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
         if not delay or not resting or state.waiting_for is not None:
             return None

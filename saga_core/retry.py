@@ -18,7 +18,12 @@ Delay = Annotated[timedelta, Field(ge=timedelta(0), le=FOREVER)]
 
 
 class RetryPolicy(BaseModel):
-    """How often a step may be executed, and how long to wait in between."""
+    """How often a step may be executed, and how long to wait in between.
+
+    One of your own may override both methods. What it does wrong ends the attempts: if it raises,
+    or gives what is no `timedelta` from 0 to 36500 days, the step has failed for good, its
+    compensation is stuck, and `last_error` tells of the policy besides the failure.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 

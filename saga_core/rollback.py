@@ -18,6 +18,7 @@ from saga_core.deciding import (
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.ending import end
 from saga_core.errors import SagaStateError
+from saga_core.failure import next_try
 from saga_core.happening import (
     WORKER_LOST,
     Compensated,
@@ -170,13 +171,11 @@ def compensation_failed(
     definition: SagaDefinition, state: SagaState, failed: CompensationFailed
 ) -> Decision:
     spec = current_step(definition, state)
-    failure = failed.failure
     attempt = state.attempt + 1
     # What the saga failed of stays its last error, unless the rollback gets stuck as well.
     tried = replace(state, status=SagaStatus.COMPENSATING, attempt=attempt, waiting_for=None)
-    delay = None
-    if failure.retryable:
-        delay = spec.compensation_retry_policy.delay_after(attempt, jitter=failed.jitter)
+    policy = spec.compensation_retry_policy
+    delay, failure = next_try(policy, failed.failure, attempt, jitter=failed.jitter)
     if delay is None:
         entry = failed_entry(EntryKind.COMPENSATION_FAILED, tried, failure)
         at_fault = replace(tried, last_error=failure.error, error_code=failure.code)
