@@ -19,12 +19,9 @@ from saga_core.engine import SagaEngine
 from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
 from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of, queue_before
-from saga_core.happening import (
-    Happened,
-    Operator,
-    SkipRequested,
-)
+from saga_core.happening import Happened, Operator, SkipRequested
 from saga_core.intervention import intervene
+from saga_core.kinship import check_own_child, named_in
 from saga_core.live import LiveSaga
 from saga_core.names import check_label, check_saga_id
 from saga_core.orders import give, order_of, retry_order
@@ -147,6 +144,7 @@ class SagaAdmin:
         from then on. The saga is driven on in this task, or with `wait=False` left to a worker.
         """
         by = _operator(actor, reason)
+        named = await named_in(self._engine.store, mock_output)
 
         def skip(_: SagaRecord, live: LiveSaga) -> Happened:
             at = chosen(live, step_id, "skip_step", skippable(live))
@@ -162,6 +160,7 @@ class SagaAdmin:
             output, value = step.output.roundtrip(
                 mock_output, what=what, limits=self._engine.limits
             )
+            check_own_child(named, saga_id, step)
             at.assume(step.step_id, output, value)
             asked = SkipRequested(by, output, uuid4(), at.input_after(step), live.is_overdue)
             return in_step(at, live, asked)

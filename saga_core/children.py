@@ -47,6 +47,7 @@ from saga_core.happening import (
     Undecodable,
     Waits,
 )
+from saga_core.kinship import is_child_of
 from saga_core.live import LiveSaga
 from saga_core.mapping import first_input
 from saga_core.names import check_aggregation_id, check_tags
@@ -207,6 +208,10 @@ class Children:
     async def _settled(self, live: LiveSaga, spec: StepSpec, record: SagaRecord) -> Happened | None:
         """Return what there is to do about a child whose way is settled, None to recall it."""
         try:
+            if not is_child_of(record, live.saga_id):
+                return _undoable(
+                    f"saga {record.saga_id} is no child of this saga, so it is left as it is"
+                )
             status = _end_of(record)
         except PayloadError as error:
             return _undoable(f"child saga {record.saga_id} cannot be read: {error}")

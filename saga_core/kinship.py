@@ -1,13 +1,50 @@
-"""Whether a child that has ended may be brought back: not behind its parent's back."""
+"""Who is whose child, and what may be done to a child: nothing behind its parent's back."""
 
 from __future__ import annotations
 
-from saga_core.child import parent_of
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from saga_core.child import ChildResult, parent_of
+from saga_core.definition import StepSpec
 from saga_core.errors import SagaNotFoundError, SagaStateError
 from saga_core.records import SagaRecord
 from saga_core.store import SagaStore
 
-__all__ = ["check_parent_waits"]
+__all__ = ["check_own_child", "check_parent_waits", "is_child_of", "named_in"]
+
+
+def is_child_of(record: SagaRecord, parent_id: UUID) -> bool:
+    """Tell whether another saga has started this one. Raises `PayloadError`."""
+    link = parent_of(record)
+    return link is not None and link.saga_id == parent_id
+
+
+async def named_in(store: SagaStore, output: Any) -> SagaRecord | None:
+    """Return the saga that an output names as a child, if it does and that is in the store."""
+    try:
+        return await store.load(ChildResult.model_validate(output).saga_id)
+    except (ValidationError, SagaNotFoundError):
+        return None
+
+
+def check_own_child(named: SagaRecord | None, parent_id: UUID, step: StepSpec) -> None:
+    """Raise `SagaStateError` if a child's step is to be skipped with somebody else's saga.
+
+    Of an id that no saga has nothing can be said: whoever gives it wants no child to be undone.
+    """
+    if named is None or step.child is None:
+        return
+    link = parent_of(named)
+    if link is not None and (link.saga_id, link.step_id) == (parent_id, step.step_id):
+        return
+    raise SagaStateError(
+        f"skip_step: saga {named.saga_id} is no child of step '{step.step_id}' of saga "
+        f"{parent_id}, so a rollback must not undo it. Give the id of a child that this step has "
+        "started, or one that no saga has."
+    )
 
 
 async def check_parent_waits(store: SagaStore, record: SagaRecord) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from saga_core import (
+    ChildResult,
     ChildStart,
     SagaAdmin,
     SagaBuilder,
@@ -410,6 +411,51 @@ async def test_rollback_over_a_child_that_a_person_named_and_that_is_not_there_i
     after = await family.admin.get_saga(saga_id)
     assert after.status is SagaStatus.STUCK
     assert f"child saga {unknown} is not in the store any more" in (after.last_error or "")
+
+
+async def test_rollback_over_a_saga_that_is_no_child_of_it_is_stuck_and_leaves_that_alone(
+    store: SagaStore,
+) -> None:
+    """Nobody had it when the step was skipped; by now another saga goes by the id."""
+    family = Family(store, inner=(Story().step(sleeps),), last=Story().step(sleeps))
+    family.orchestrator.register("order", definition(family.story.step()))
+    saga_id, other = await family.start(), uuid4()
+    output = {"saga_id": str(other), "saga_name": "child", "outputs": {}}
+    await family.admin.skip_step(saga_id, step_id="child", mock_output=output)
+    await family.orchestrator.start(saga_name="order", initial_data={"n": 1}, saga_id=other)
+    before = (await store.export(other)).history
+    await family.admin.cancel(saga_id)
+    after = await family.admin.get_saga(saga_id)
+    assert after.status is SagaStatus.STUCK
+    assert f"saga {other} is no child of this saga" in (after.last_error or "")
+    assert (await store.export(other)).history == before
+    await family.admin.skip_compensation(saga_id, reason="undone by hand", actor="ann")
+    assert (await family.admin.get_saga(saga_id)).status is SagaStatus.COMPENSATED
+
+
+@pytest.mark.parametrize("whose", ["another", "its own", "a sibling step's"])
+async def test_step_is_not_skipped_with_a_saga_that_is_no_child_of_it(
+    store: SagaStore, whose: str
+) -> None:
+    family = Family(store, inner=(Story().step(sleeps),))
+    builder = SagaBuilder(parallel=True)
+    for step_id in ("left", "right"):
+        builder.add_child(saga_name="child", step_id=step_id, input_map=lambda ctx: {"n": 1})
+    family.orchestrator.register("twins", builder.build())
+    saga_id = await family.orchestrator.start(saga_name="twins", initial_data={})
+    named = {
+        "another": await family.orchestrator.start(saga_name="child", initial_data={"n": 1}),
+        "its own": saga_id,
+        "a sibling step's": child_id_of(saga_id, "right", 0),
+    }[whose]
+    before = (await store.export(saga_id)).history
+    output = ChildResult(saga_id=named, saga_name="child")
+    with pytest.raises(SagaStateError, match=f"saga {named} is no child of step 'left'") as refused:
+        await family.admin.skip_step(saga_id, output, step_id="left")
+    assert refused.value.saga_id == saga_id
+    assert (await store.export(saga_id)).history == before
+    output = ChildResult(saga_id=child_id_of(saga_id, "left", 0), saga_name="child")
+    await family.admin.skip_step(saga_id, output, step_id="left")
 
 
 def sleeps(_: Number, ctx: StepContext) -> Any:
