@@ -7,6 +7,7 @@ import logging
 import signal as signals
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Self
 from uuid import UUID, uuid4
@@ -93,7 +94,7 @@ class SagaWorker:
         self._background: asyncio.Task[None] | None = None
         self._favour: dict[str | None, Direction] = {}
         self._pause = FIRST_POLL
-        self._claim_ids: dict[str | None, UUID] = {}
+        self._owed: tuple[UUID, Room] | None = None
         self._warned: set[tuple[str, str]] = set()
 
     async def __aenter__(self) -> Self:
@@ -155,23 +156,26 @@ class SagaWorker:
     async def _turn(self) -> None:
         """Fill the free places, or wait until there is reason to look again."""
         self._look.clear()
-        rooms = self._capacity.rooms(self._engine.registry.claimable)
+        owed = self._owed
+        rooms = self._capacity.rooms(self._engine.registry.claimable) if owed is None else [owed[1]]
         if not rooms and self._driving:
             await self._wait(None)
             return
         found = 0
         soonest: list[float] = []
         for room in rooms:
-            places = self._capacity.places_of(room.name)
-            claims = None if places <= 0 else await self._claim(room, places)
-            if claims is None:
+            places = room.places if owed else self._capacity.places_of(room.name)
+            if places <= 0:
                 continue
+            claims = await self._claim(replace(room, places=places))
+            if claims is None:
+                break
             answer, since = claims
             for record in answer.records:
                 self._begin(record, since)
             found += len(answer.records)
-            if room.name is None and len(answer.records) >= places:
-                return  # all places are taken
+            if owed or (room.name is None and len(answer.records) >= places):
+                return  # all places are taken, or have yet to be asked for
             if self._capacity.places_of(room.name) > 0 and answer.next_due is not None:
                 soonest.append(max(answer.next_due.total_seconds(), 0.001))
         if found:
@@ -196,17 +200,19 @@ class SagaWorker:
         except TimeoutError:
             return
 
-    async def _claim(self, room: Room, places: int) -> tuple[Claims, float] | None:
-        # The same id until there is an answer, so that no lease is held by nobody.
-        claim_id = self._claim_ids.setdefault(room.name, uuid4())
+    async def _claim(self, room: Room) -> tuple[Claims, float] | None:
+        # The same id until there is an answer, so that no lease is held by nobody; and nothing
+        # else until then, as what was taken without a word needs the places it was asked for.
+        if self._owed is None:
+            self._owed = (uuid4(), room)
         favour = self._favour.get(room.name, Direction.ROLLBACK)
         try:
             found = await self._engine.claim(
-                claim_id=claim_id, limit=places, favour=favour, only=room.kinds
+                claim_id=self._owed[0], limit=room.places, favour=favour, only=room.kinds
             )
         except SagaError:
             return None  # the engine tells of it; it is asked again in a while
-        del self._claim_ids[room.name]
+        self._owed = None
         self._favour[room.name] = Direction(1 - favour)
         return found
 

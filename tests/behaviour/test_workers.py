@@ -326,6 +326,21 @@ async def test_place_that_comes_free_goes_to_the_next_of_the_name(store: SagaSto
             crowd.go(1)
 
 
+async def test_limits_hold_after_the_answer_to_a_claim_was_lost(store: SagaStore) -> None:
+    """What was taken without a word is still held, so nothing else may take its places."""
+    crowd = Crowd()
+    faulty = FaultyStore(store)
+    orchestrator = await crowded(faulty, crowd, slow=3, quick=3)
+    faulty.fail("claim_due", 1, Fault.AFTER)
+    async with SagaWorker(orchestrator, concurrency=2, per_name={"slow": 2}, poll_interval=SOON):
+        await waits(lambda: crowd.running.total() == 2)
+        crowd.go(1)
+        await waits(lambda: crowd.entered.total() >= 3)
+        crowd.go(6)
+        await waits(lambda: crowd.entered.total() == 6 and crowd.running.total() == 0)
+    assert crowd.most["all"] == 2
+
+
 async def test_rollbacks_are_asked_for_first_and_then_in_turn(store: SagaStore) -> None:
     """With one place for a name: neither way keeps the other waiting for long."""
     favoured: list[Direction] = []
