@@ -97,15 +97,24 @@ class StepCall:
             arguments = (*arguments, context)
         self._context = context
         self._task = asyncio.current_task()
+        late: list[Any] = []
         try:
-            if timeout is not None:
-                return await _limited(shape, function, arguments, context, timeout)
-            if shape.is_async:
-                return await function(*arguments)
-            return await _in_thread(function, arguments, context)
+            try:
+                if timeout is not None:
+                    return await _limited(shape, function, arguments, context, timeout, late)
+                if shape.is_async:
+                    return await function(*arguments)
+                return await _in_thread(function, arguments, context, late)
+            finally:
+                if self._cancels:
+                    # Asked for by the step itself, which has not awaited anything since: it is
+                    # cancelled here, not wherever its driver awaits something next.
+                    await asyncio.sleep(0)
         except asyncio.CancelledError:
             if self._interrupt is None:
                 raise
+            if late and self._interrupt in (Interrupt.ABORTED, Interrupt.SIBLING):
+                return late[0]
             raise Interrupted(self._interrupt) from None
         finally:
             # Our own cancellations have done their work, also where the step swallowed them.
@@ -123,22 +132,31 @@ async def _limited(
     arguments: tuple[Any, ...],
     context: StepContext,
     timeout: float,  # noqa: ASYNC109 - the step's own limit, in seconds
+    late: list[Any],
 ) -> Any:
     try:
         async with asyncio.timeout(timeout) as scope:
             if shape.is_async:
                 return await function(*arguments)
-            return await _in_thread(function, arguments, context)
+            return await _in_thread(function, arguments, context, late)
     except TimeoutError:
         if not scope.expired():
             raise  # the step's own
+        if late:
+            return late[0]
         raise StepTimeoutError(f"took longer than {timeout:g} s") from None
 
 
 async def _in_thread(
-    function: Callable[..., Any], arguments: tuple[Any, ...], context: StepContext
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    context: StepContext,
+    late: list[Any],
 ) -> Any:
     """Run a plain function in a daemon thread of its own, with the caller's context variables.
+
+    If the caller is cancelled, what the function puts out all the same is added to `late`: it
+    counts as that of a coroutine does which comes to its end although it was cancelled.
 
     A pool would let waiting steps starve others, and its threads would hold up the exit of a
     process whose stop a step has outlasted.
@@ -182,6 +200,6 @@ async def _in_thread(
                 await asyncio.wait({future})
             except asyncio.CancelledError:
                 continue
-        if not future.cancelled():
-            future.exception()
+        if not future.cancelled() and future.exception() is None and future.result() is not None:
+            late.append(future.result())  # None is what a function returns that gives up
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from saga_core import (
     SagaOrchestrator,
     SagaStatus,
     SagaStore,
+    StepContext,
 )
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga
@@ -126,6 +128,8 @@ async def test_thread_over_its_timeout_is_asked_and_the_next_attempt_waits_for_i
             time.sleep(0.005)
         time.sleep(0.05)
         running.remove(ctx.attempt)
+        if ctx.cancelled:
+            raise InterruptedError
 
     after = await saga(
         store,
@@ -134,6 +138,52 @@ async def test_thread_over_its_timeout_is_asked_and_the_next_attempt_waits_for_i
         retry_policy=retry(2, timedelta(0)),
     ).run()
     assert (after.status, overlaps, len(story.log)) == (SagaStatus.COMPLETED, [], 2)
+
+
+@pytest.mark.parametrize("kind", ["timeout", "deadline"])
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_output_of_a_step_that_was_cancelled_in_vain_counts(
+    store: SagaStore, kind: str, in_thread: bool
+) -> None:
+    """What is known to be done is on record, and undone with the rest."""
+    story = Story()
+
+    def stubborn(_: Number, ctx: StepContext) -> Number:
+        while not ctx.cancelled:
+            time.sleep(0.005)
+        return Number(n=7)
+
+    async def swallows(_: Number, ctx: StepContext) -> Number:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Number(n=7)
+
+    limit = timedelta(milliseconds=100)
+    first = story.threaded(stubborn) if in_thread else story.step(swallows)
+    one = saga(store, first, story.step(fails()), timeout=limit if kind == "timeout" else None)
+    after = await one.run(deadline=limit if kind == "deadline" else None)
+    assert after.status is SagaStatus.COMPENSATED
+    assert after.error_code == ("ValueError" if kind == "timeout" else "SagaDeadlineError")
+    assert "step_0" in [item.step_id for item in after.step_history if item.kind == "completed"]
+    assert in_thread or story.log[-1] == "undo step_0 1->7"
+
+
+async def test_step_that_aborts_its_own_saga_is_broken_off_there(store: SagaStore) -> None:
+    """Also if it awaits nothing any more: the cancellation must not reach whoever drives it."""
+    story = Story()
+
+    async def aborts(_: Number, ctx: StepContext) -> None:
+        await one.admin.abort(ctx.saga_id, actor="guard", reason="stolen card")
+
+    one = saga(store, story.step(), story.step(aborts))
+    after = await one.run()
+    assert (after.status, len(story.log)) == (SagaStatus.FAILED, 2)
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    saga_id = await one.start(wait=False)
+    assert await one.orchestrator.run_due() == 1
+    assert (await one.see(saga_id)).status is SagaStatus.FAILED
 
 
 async def test_threaded_step_sees_the_context_variables_of_its_starter(store: SagaStore) -> None:
