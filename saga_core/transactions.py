@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
 from uuid import UUID
 
-from saga_core.errors import SagaDefinitionError, SagaStateError
+from saga_core.errors import SagaDefinitionError, SagaStateError, TransactionFailedError
 from saga_core.hookspecs import Capability
 from saga_core.records import Committed, Created, NewSaga, Transition
 from saga_core.store import SagaStore
@@ -23,6 +23,7 @@ __all__ = [
     "StepTransaction",
     "StoreTransaction",
     "TransactionalStore",
+    "ended_by_the_step",
     "lender_of",
     "transactional",
 ]
@@ -97,6 +98,15 @@ def lender_of(store: SagaStore, wanted_for: str) -> TransactionalStore:
             "SqlSagaStore"
         )
     return lender
+
+
+def ended_by_the_step(saga_id: UUID) -> TransactionFailedError:
+    """Return what a store raises whose transaction is over before it was to be committed."""
+    return TransactionFailedError(
+        "the step has ended the store's transaction by itself, so its record cannot be committed "
+        "with it: leave commit and rollback to the store",
+        saga_id=saga_id,
+    )
 
 
 _NOT_FOR_STEPS = frozenset(

@@ -18,7 +18,7 @@ from saga_core.errors import (
 )
 from saga_core.hookspecs import Capability
 from saga_core.records import Committed, Created, NewSaga, Transition
-from saga_core.transactions import StoreTransaction
+from saga_core.transactions import StoreTransaction, ended_by_the_step
 
 __all__ = ["LentTransaction", "PostgresqlLender", "apply_last"]
 
@@ -128,11 +128,7 @@ async def apply_last(store: Any, connection: Any, transition: Transition) -> Com
     connection that is gone, with all that the transaction has done.
     """
     if is_alive(connection) and not connection.is_in_transaction():
-        raise TransactionFailedError(
-            "the step has ended the store's transaction by itself, so its record cannot be "
-            "committed with it: leave commit and rollback to the store",
-            saga_id=transition.saga_id,
-        )
+        raise ended_by_the_step(transition.saga_id)
 
     async def apply() -> Committed:
         committed: Committed = await store._commit(connection, transition)

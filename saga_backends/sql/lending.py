@@ -7,13 +7,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from saga_core.errors import SagaError, StoreUnavailableError, TransactionFailedError
+from saga_core.errors import (
+    SagaError,
+    SagaStateError,
+    StoreUnavailableError,
+    TransactionFailedError,
+)
 from saga_core.hookspecs import Capability
 from saga_core.records import Committed, Transition
+from saga_core.transactions import ended_by_the_step
 
 __all__ = ["SQL_CAPABILITIES", "LentSession", "driver_connection", "lend_session"]
 
@@ -25,10 +31,18 @@ Apply = Callable[[Any, Transition], Any]
 class LentSession:
     """One open transaction of a session; `apply` writes a transition on the driver's connection."""
 
-    def __init__(self, session: AsyncSession, where: str, apply: Apply) -> None:
+    def __init__(
+        self, session: AsyncSession, connection: Connection, where: str, apply: Apply
+    ) -> None:
+        """`connection` is that of the transaction."""
         self._session = session
+        self._connection = connection
+        self._transaction = connection.get_transaction()
         self._where = where
         self._apply = apply
+        self._commits = False
+        # Whatever the step commits by, it comes down to this.
+        event.listen(connection, "commit", self._refuse_commit)
 
     @property
     def handle(self) -> AsyncSession:
@@ -42,6 +56,9 @@ class LentSession:
     async def _commit(self, transition: Transition) -> Committed:
         try:
             await self._session.flush()
+            await self._session.connection()  # one that has failed says so better
+            if self._connection.get_transaction() is not self._transaction:
+                raise ended_by_the_step(transition.saga_id)
             # With its first statement SQLAlchemy begins a transaction that the step has not begun.
             await self._session.execute(text("SELECT 1"))
             connection = await driver_connection(self._session)
@@ -54,6 +71,7 @@ class LentSession:
             raise self._refused(error.orig or error) from error
         except SQLAlchemyError as error:
             raise self._refused(error) from error
+        self._commits = True
         try:
             await self._session.commit()
         except DBAPIError as error:
@@ -61,6 +79,13 @@ class LentSession:
         except SQLAlchemyError as error:
             raise self._refused(error) from error
         return committed
+
+    def _refuse_commit(self, _: Connection) -> None:
+        if not self._commits:
+            raise SagaStateError(
+                f"commit is not for the step: the transaction of {self._where} is committed with "
+                "the step's record"
+            )
 
     def _lost_or_refused(self, error: DBAPIError) -> SagaError:
         original = error.orig or error
@@ -90,6 +115,8 @@ async def lend_session(
     try:
         try:
             await begin(session)
+            connection = (await session.connection()).sync_connection
+            assert connection is not None  # noqa: S101 - the session has begun
         except SagaError:
             raise
         except (SQLAlchemyError, OSError) as error:
@@ -97,7 +124,7 @@ async def lend_session(
             raise StoreUnavailableError(
                 f"{where}: a transaction could not be begun: {type(cause).__name__}: {cause}"
             ) from error
-        yield LentSession(session, where, apply)
+        yield LentSession(session, connection, where, apply)
     finally:
         await _close(session)
 

@@ -27,9 +27,8 @@ from saga_backends.sql.names import Names
 from saga_backends.sqlite.connection import immediately, on_snapshot, our_errors
 from saga_backends.sqlite.layout import Layout, micros, moment
 from saga_backends.sqlite.store import SqliteStore
-from saga_core.errors import TransactionFailedError
 from saga_core.records import Committed, Created, NewSaga, Transition
-from saga_core.transactions import StoreTransaction
+from saga_core.transactions import StoreTransaction, ended_by_the_step
 
 __all__ = ["SqliteModelStore"]
 
@@ -87,11 +86,7 @@ class SqliteModelStore(SqliteStore):
 
         async def apply(connection: aiosqlite.Connection, transition: Transition) -> Committed:
             if not connection.in_transaction:
-                raise TransactionFailedError(
-                    "the step has ended the store's transaction by itself, so its record cannot be "
-                    "committed with it: leave commit and rollback to the store",
-                    saga_id=transition.saga_id,
-                )
+                raise ended_by_the_step(transition.saga_id)
             with self._database.our_errors():
                 return await run_on(connection, lambda db: self._commit(db, transition))
 

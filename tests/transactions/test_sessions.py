@@ -1,0 +1,124 @@
+"""What is lent by `SqlSagaStore` is a session, and a step may reach what lies behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from saga_core import FixedRetry, SagaStateError, SagaStatus, SagaStore, StepContext
+from saga_testing.conformance import Business
+from tests.transactions.cast import Book
+from tests.transactions.test_steps import NOW, Shop
+
+pytestmark = pytest.mark.parametrize("harness", ["sql-postgresql", "sql-sqlite"], indirect=True)
+
+Verb = Callable[[Any], Awaitable[Any]]
+
+
+async def by_the_sync_session(session: Any) -> None:
+    await session.run_sync(lambda sync: sync.commit())
+
+
+async def by_its_transaction(session: Any) -> None:
+    await session.get_transaction().commit()
+
+
+async def by_its_transaction_beside_a_savepoint(session: Any) -> None:
+    await session.begin_nested()
+    await session.get_transaction().commit()
+
+
+async def by_its_connection(session: Any) -> None:
+    await (await session.connection()).commit()
+
+
+COMMITS = [
+    by_the_sync_session,
+    by_its_transaction,
+    by_its_transaction_beside_a_savepoint,
+    by_its_connection,
+]
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+async def test_step_cannot_commit_by_what_lies_behind_its_session(
+    store: SagaStore, business: Business, commit: Verb
+) -> None:
+    async def commits(ctx: StepContext) -> None:
+        await commit(ctx.transaction)
+
+    policy = FixedRetry(max_attempts=2, delay=NOW)
+    shop = Shop(store, Book(business, commits), retry_policy=policy)
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await shop.kinds(saga_id) == ["retrying", "completed"]
+    first = (await shop.admin.get_saga(saga_id)).step_history[0]
+    assert "commit is not for the step" in (first.error or "")
+    assert await business.rows() == ["do step_0"]
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+async def test_step_that_swallows_that_its_commit_was_refused_has_failed(
+    store: SagaStore, business: Business, commit: Verb
+) -> None:
+    async def commits(ctx: StepContext) -> None:
+        with suppress(SagaStateError):
+            await commit(ctx.transaction)
+
+    shop = Shop(store, Book(business, commits))
+    snapshot = await shop.orchestrator.get_snapshot(await shop.start())
+    assert (snapshot.status, snapshot.error_code) == (
+        SagaStatus.COMPENSATED,
+        "TransactionFailedError",
+    )
+    assert await business.rows() == []
+
+
+async def rolls_back_by_the_sync_session(session: Any) -> None:
+    await session.run_sync(lambda sync: sync.rollback())
+
+
+async def rolls_back_by_its_transaction(session: Any) -> None:
+    await session.get_transaction().rollback()
+
+
+async def closes_the_sync_session(session: Any) -> None:
+    await session.run_sync(lambda sync: sync.close())
+
+
+@pytest.mark.parametrize(
+    "end", [rolls_back_by_the_sync_session, rolls_back_by_its_transaction, closes_the_sync_session]
+)
+async def test_step_that_ends_the_transaction_behind_its_session_has_failed(
+    store: SagaStore, business: Business, end: Verb
+) -> None:
+    async def ends(ctx: StepContext) -> None:
+        await end(ctx.transaction)
+        await business.write(ctx.transaction, "after")
+
+    shop = Shop(store, Book(business, ends))
+    snapshot = await shop.orchestrator.get_snapshot(await shop.start())
+    assert (snapshot.status, snapshot.error_code) == (
+        SagaStatus.COMPENSATED,
+        "TransactionFailedError",
+    )
+    assert "ended the store's transaction by itself" in (snapshot.last_error or "")
+    assert await business.rows() == []
+
+
+async def test_savepoints_are_for_the_step(store: SagaStore, business: Business) -> None:
+    async def tries(ctx: StepContext) -> None:
+        async with ctx.transaction.begin_nested():
+            await business.write(ctx.transaction, "kept")
+        savepoint = await ctx.transaction.begin_nested()
+        await business.write(ctx.transaction, "dropped")
+        await savepoint.rollback()
+        await ctx.transaction.begin_nested()
+        await business.write(ctx.transaction, "left open")
+
+    shop = Shop(store, Book(business, tries))
+    assert await shop.status(await shop.start()) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "kept", "left open"]
