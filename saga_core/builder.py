@@ -115,8 +115,8 @@ class SagaBuilder(HookBuilder):
             compensate_when=_checked_compensate_when(compensate_when, signature, where),
             pivot=self._checked_pivot(pivot, compensate_when, where),
             transaction=_checked_transaction(transaction, signature, where),
-            input=PayloadCodec(signature.input_type, what=f"{where}, input"),
-            output=PayloadCodec(signature.output_type, what=f"{where}, output"),
+            input=PayloadCodec.of_written(signature.input_type, what=f"{where}, input"),
+            output=PayloadCodec.of_written(signature.output_type, what=f"{where}, output"),
         )
         if all(each in self._steps for each in spec.depends_on):
             check_map_of(spec, self._steps)  # else by `build`, when all steps are there

@@ -8,7 +8,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import EnumType
-from typing import Any
+from typing import Any, Self
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,7 @@ from pydantic_core import from_json, to_json
 
 from saga_core.annotations import name_of
 from saga_core.errors import PayloadError, TypeValidationError
+from saga_core.masking import ADVICE, MASK, is_masked, masked_in
 
 __all__ = ["PayloadCodec", "PayloadLimits", "decode_json", "encode_json"]
 
@@ -52,7 +53,8 @@ def encode_json(value: Any, *, what: str, limits: PayloadLimits = DEFAULT_LIMITS
     """Return any JSON-like value as text: models, dataclasses, UUIDs, dates, numbers, text.
 
     Raises `PayloadError`, which names `what` and the path, for what JSON cannot hold (NaN,
-    infinities, arbitrary objects), NUL characters, lone surrogates and too large values.
+    infinities, arbitrary objects), NUL characters, lone surrogates, masked secrets and too large
+    values.
     """
     try:
         data = to_json(value, inf_nan_mode="constants", by_alias=True)
@@ -90,6 +92,18 @@ class PayloadCodec:
         self.kind = kind
         # A TypedDict and many a protocol is a class that knows no instances.
         self._is_class = isinstance(kind, type) and type(kind) in _PLAIN_METACLASSES
+
+    @classmethod
+    def of_written(cls, kind: Any, *, what: str) -> Self:
+        """Make one of a type whose values are to be stored.
+
+        Raises `TypeValidationError` also for a type of which a secret is written as asterisks.
+        """
+        codec = cls(kind, what=what)
+        path = masked_in(codec.adapter.core_schema)
+        if path is not None:
+            raise TypeValidationError(f"{what}: {name_of(kind)}{path} is a secret. {ADVICE}")
+        return codec
 
     @property
     def adapter(self) -> TypeAdapter[Any]:
@@ -191,6 +205,8 @@ def _checked(data: bytes, value: Any, what: str, limits: PayloadLimits) -> str:
             size,
             limits.max_bytes,
         )
+    if MASK in data and (found := _find(value, is_masked)) is not None:
+        raise PayloadError(f"{what}{found.path} is a secret. {ADVICE}")
     if b"\\u0000" in data and _has_nul(data):
         found = _find(value, _is_nul_text)
         raise PayloadError(

@@ -16,7 +16,7 @@ from saga_core.errors import PayloadError, TypeValidationError
 from saga_core.names import check_label
 from saga_core.step import BaseStep
 
-__all__ = ["TypedEvent", "event_models"]
+__all__ = ["TypedEvent", "event_models", "writing_codec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TypedEvent:
                 raise TypeValidationError(
                     f"event is a {name}, but event_type says '{event_type}': leave event_type out"
                 )
-            codec = _codec(type(event))
+            codec = writing_codec(type(event))
             return cls(name, correlation_id, codec.encode(event, what="event", limits=limits))
         if not isinstance(event, Mapping) or event_type is None:
             raise TypeValidationError(
@@ -104,6 +104,15 @@ _NO_LIMITS = PayloadLimits(max_bytes=2**40, warn_bytes=2**40)
 @lru_cache(maxsize=1000)
 def _codec(model: type[BaseModel]) -> PayloadCodec:
     return PayloadCodec(model, what=f"event {model.__qualname__}")
+
+
+@lru_cache(maxsize=1000)
+def writing_codec(model: type[BaseModel]) -> PayloadCodec:
+    """Return what writes events of a model. Raises `TypeValidationError` if it hides a secret.
+
+    Reading them is another thing: in an event that was sent as a mapping the secret is there.
+    """
+    return PayloadCodec.of_written(model, what=f"event {model.__qualname__}")
 
 
 # --- which models a step may wait for -------------------------------------------------------------

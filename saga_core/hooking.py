@@ -110,8 +110,8 @@ class HookBuilder:
             retry_policy=checked_policy(retry_policy, "retry_policy", where),
             compensation_timeout=None,
             compensation_retry_policy=NoRetry(),
-            input=PayloadCodec(signature.input_type, what=f"{where}, input"),
-            output=PayloadCodec(signature.output_type, what=f"{where}, output"),
+            input=PayloadCodec.of_written(signature.input_type, what=f"{where}, input"),
+            output=PayloadCodec.of_written(signature.output_type, what=f"{where}, output"),
             hook=hook,
         )
         check_map(input_map, [HookContext], signature.input_type, where)

@@ -14,7 +14,7 @@ from saga_core.codec import encode_json
 from saga_core.crew import views_of
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaError, SagaNotFoundError, SagaStateError
-from saga_core.events import TypedEvent, event_models
+from saga_core.events import TypedEvent, event_models, writing_codec
 from saga_core.finding import holder_of
 from saga_core.happening import EventArrived, Happened, InBranch, Woken
 from saga_core.intervention import HeldElsewhereError, intervene
@@ -83,6 +83,8 @@ async def notify(
     """
     check_label(event_id, "event_id")
     check_label(correlation_id, "correlation_id")
+    if isinstance(event, BaseModel):
+        writing_codec(type(event))  # its error would be taken for that of an event of another type
     encode_json(event, what="event", limits=engine.limits)
     call = _Call(engine, token, event, event_id or str(uuid4()), event_type, correlation_id)
     try:

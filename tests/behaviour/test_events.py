@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from saga_core import (
     AwaitEvent,
@@ -740,3 +740,50 @@ async def test_event_does_not_bring_back_the_time_of_an_earlier_retry() -> None:
     clock.advance(HOUR)
     await one.orchestrator.run_due()
     assert len(story.log) == 3
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+class Login(BaseModel):
+    password: SecretStr
+
+
+def tells_the_password(_: Number, ctx: StepContext) -> Any:
+    if not isinstance(ctx.event, Login):
+        return AwaitEvent(Login)
+    return Number(n=len(ctx.event.password.get_secret_value()))
+
+
+async def test_event_whose_secret_would_be_asterisks_is_refused_and_not_stored(
+    store: SagaStore,
+) -> None:
+    one = saga(store, Story().step(tells_the_password))
+    saga_id = await one.start()
+    token = (await one.see(saga_id)).step_execution_token
+    for password in ("hunter2", ""):  # pydantic shows that one is empty
+        event = Login(password=SecretStr(password))
+        with pytest.raises(TypeValidationError, match=r"event Login: Login\.password is a secret"):
+            await one.orchestrator.signal(saga_id=saga_id, event=event)
+        with pytest.raises(TypeValidationError, match=r"event Login: Login\.password is a secret"):
+            await one.orchestrator.notify(saga_id=saga_id, token=token, event=event)
+    assert not await store.inbox(saga_id)
+    with pytest.raises(PayloadError, match=r"initial_data\.login\.password is a secret"):
+        await one.start(initial_data={"n": 1, "login": Login(password=SecretStr("hunter2"))})
+    assert await one.admin.count() == 1
+
+
+@pytest.mark.parametrize("way", ["signal", "notify"])
+async def test_secret_in_an_event_that_is_sent_as_a_mapping_arrives(
+    store: SagaStore, way: str
+) -> None:
+    one = saga(store, Story().step(tells_the_password))
+    saga_id = await one.start()
+    event = {"password": "hunter2"}
+    if way == "signal":
+        await one.orchestrator.signal(saga_id=saga_id, event=event, event_type="Login")
+        await one.orchestrator.run_due()
+    else:
+        token = (await one.see(saga_id)).step_execution_token
+        assert await one.orchestrator.notify(saga_id=saga_id, token=token, event=event)
+    assert (await one.see(saga_id)).outputs == {"step_0": {"n": 7}}
