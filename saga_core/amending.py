@@ -21,7 +21,7 @@ from saga_core.pausing import paused_entry, unpaused
 from saga_core.records import DUE_NOW, NewEntry, SagaState
 from saga_core.rollback import begun_step, maybe_entry
 from saga_core.status import Direction, EntryKind, SagaStatus
-from saga_core.timing import AT_START
+from saga_core.timing import AT_START, is_unbegun
 
 __all__ = ["edit_requested", "return_requested"]
 
@@ -36,6 +36,12 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
     moves = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.STUCK)
     allowed = moves and state.direction is Direction.FORWARD
     require(state, "edit_input", allowed, f"RUNNING, SUSPENDED or STUCK, {_BEFORE}")
+    before = unpaused(state, asked.pause)
+    if state.in_hook and is_unbegun(before):
+        raise SagaStateError(
+            f"edit_input: the saga is {state.status} and has not begun; the input of its first "
+            f"step does not exist yet: it is computed after its hook {state.step_id}"
+        )
     if state.in_hook:
         raise SagaStateError(
             f"edit_input: the saga is {state.status} in its hook {state.step_id}, whose input is "
@@ -55,7 +61,6 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
         actor=asked.by.actor,
         reason=asked.by.reason,
     )
-    before = unpaused(state, asked.pause)
     entries = (*(_left_behind(definition, before) if changes else ()), entry)
     if asked.overdue:
         entries += (void_deadline(asked.by),)
@@ -145,7 +150,7 @@ def return_requested(
 def _left_behind(definition: SagaDefinition, state: SagaState) -> tuple[NewEntry, ...]:
     """Return what keeps in mind that the current step may have been done as it stands."""
     begun = begun_step(definition, state)
-    if begun is None or state.is_queued or state.waiting_for == AT_START:
+    if begun is None or is_unbegun(state):
         return ()
     return (maybe_entry(state), _voided(begun.step_id))
 

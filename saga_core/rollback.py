@@ -33,7 +33,7 @@ from saga_core.outputs import Outputs, Thing, thing_of
 from saga_core.pausing import unpaused
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, SagaStatus
-from saga_core.timing import AT_START
+from saga_core.timing import is_unbegun
 
 __all__ = [
     "begun_step",
@@ -108,8 +108,8 @@ def begun_step(definition: SagaDefinition, state: SagaState) -> StepSpec | None:
     """Return the step that is begun, if it is to be undone whether it was done or not."""
     if state.direction is Direction.ROLLBACK or state.step_id is None or state.step_input is None:
         return None
-    if state.is_queued or state.waiting_for == AT_START:
-        return None  # nothing of the saga has run
+    if is_unbegun(state):
+        return None
     spec = definition.step(state.step_id)
     return spec if spec.undoes_maybe_done else None
 

@@ -28,6 +28,7 @@ __all__ = [
     "check_deadline_length",
     "deadline_applies",
     "input_begun_with",
+    "is_unbegun",
 ]
 
 AT_START = "start"
@@ -130,17 +131,22 @@ def input_begun_with(state: SagaState) -> str | None:
 
     What was never begun leaves nothing to be undone, also if a person skips it.
     """
-    unbegun = state.is_queued or state.waiting_for == AT_START
-    return None if unbegun else state.step_input
+    return None if is_unbegun(state) else state.step_input
+
+
+def is_unbegun(state: SagaState) -> bool:
+    """Tell whether nothing of a saga has run, its hook included: it is queued, or put off."""
+    return state.is_queued or state.waiting_for == AT_START
 
 
 def deadline_applies(state: SagaState) -> bool:
     """Tell whether a deadline stops a saga in this state: in forward work that nobody holds back.
 
-    Not in a rollback, not in a hook, and not while a person is asked for.
+    Not in a rollback, not in a hook that has begun, and not while a person is asked for.
     """
     forward = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
-    return forward and not state.is_paused and not state.in_hook
+    in_hook = state.in_hook and not is_unbegun(state)
+    return forward and not state.is_paused and not in_hook
 
 
 def check_beginning(start_at: object, delay: object) -> Moment | None:

@@ -23,6 +23,7 @@ from saga_core import (
 from saga_core.errors import SagaError
 from saga_testing import Fault, FaultyStore
 from saga_testing.conformance import StoreHarness
+from tests.behaviour.branches import parallel
 from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
 from tests.behaviour.hooked import Outbox, hooked
 
@@ -395,6 +396,82 @@ async def test_hook_at_the_start_waits_until_the_saga_begins(
     await one.orchestrator.run_due()
     assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
     assert outbox.topics == ["RUNNING", "COMPLETED"]
+
+
+@pytest.mark.parametrize("branched", [False, True])
+@pytest.mark.parametrize("compensates", [True, False])
+async def test_deadline_that_passes_before_the_hook_at_the_start_ends_the_saga(
+    store: SagaStore, harness: StoreHarness, branched: bool, compensates: bool
+) -> None:
+    """In the queue, and before the time that it is to begin at."""
+    outbox, story = Outbox(), Story()
+    made = hooked(story.step(), outbox=outbox, compensate_on_failure=compensates)
+    if branched:
+        both = parallel({"a": story.step(), "b": story.step()}, compensate_on_failure=compensates)
+        made = replace(both, hooks=made.hooks)
+    one = saga(store, made=made)
+    holder = await one.start(aggregation_id="key", delay=9 * HOUR)
+    more = {"aggregation_id": "key", "on_conflict": "queue", "deadline": HOUR}
+    looked_at = await one.start(**more)
+    unseen = await one.start(**more, wait=False)
+    passed = (await one.see(holder)).created_at - HOUR
+    ahead = await one.start(delay=HOUR, deadline=passed)
+    assert (await one.see(ahead)).deadline_at == passed
+    for saga_id in (looked_at, unseen):
+        stands = await one.see(saga_id)
+        assert stands.deadline_at is not None
+        assert abs(stands.deadline_at - stands.created_at - HOUR) < timedelta(seconds=5)
+        assert "its deadline is at" in await one.admin.explain(saga_id)
+        await harness.age(saga_id, HOUR)
+    while await one.orchestrator.run_due():
+        pass
+    status = SagaStatus.COMPENSATED if compensates else SagaStatus.FAILED
+    for saga_id in (looked_at, unseen, ahead):
+        stands = await one.see(saga_id)
+        assert (stands.status, stands.error_code) == (status, "SagaDeadlineError")
+    assert outbox.topics == [f"{status}"] * 3
+    assert story.log == []
+    if not compensates:  # brought back it begins from its beginning, hook included
+        await one.admin.retry_step(ahead)
+        assert (await one.see(ahead)).status is SagaStatus.COMPLETED
+        assert len(outbox.topics) == 5
+
+
+async def test_deadline_does_not_stop_a_hook_at_the_start_that_has_begun(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    outbox, story = Outbox(), Story()
+    outbox.down("RUNNING")
+    one = with_hooks(store, outbox, story.step(), hook_policy=retry(3))
+    saga_id = await one.start(delay=HOUR, deadline=HOUR)
+    await harness.age(saga_id, HOUR)
+    await one.orchestrator.run_due()
+    stands = await one.see(saga_id)
+    assert (stands.status, stands.waiting_for) == (SagaStatus.SUSPENDED, None)
+    outbox.up()
+    await harness.age(saga_id, 2 * HOUR)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).error_code == "SagaDeadlineError"
+    assert outbox.topics == ["RUNNING", "COMPENSATED"]
+    assert story.log == []
+
+
+@pytest.mark.parametrize("way", ["queued", "delayed", "paused"])
+async def test_saga_that_begins_with_a_hook_has_no_input_to_be_changed_before(
+    store: SagaStore, way: str
+) -> None:
+    one = with_hooks(store, Outbox(), Story().step())
+    await one.start(aggregation_id="key", delay=HOUR)
+    more = {"aggregation_id": "key", "on_conflict": "queue"} if way == "queued" else {"delay": HOUR}
+    saga_id = await one.start(**more)
+    if way == "paused":
+        await one.admin.pause(saga_id)
+    before = await store.export(saga_id)
+    said = "SUSPENDED and has not begun; .* computed after its hook on_start"
+    with pytest.raises(SagaStateError, match=said):
+        await one.admin.edit_input(saga_id, {"n": 5})
+    after = await store.export(saga_id)
+    assert (after.history, after.record.state) == (before.history, before.record.state)
 
 
 async def test_event_ends_the_wait_of_a_hook_for_its_next_attempt(store: SagaStore) -> None:
