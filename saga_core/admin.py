@@ -372,9 +372,9 @@ class SagaAdmin:
         default, nothing is changed: the report tells what would be done to which saga, and why
         the others would refuse. Each saga takes or refuses the command by itself, and none
         that fails stops the rest; sagas that are to go on are left to the workers. `limit` bounds
-        how many are looked at, oldest first; `progress` hears of each in turn. Raises
-        `QueryError` for a wrong command or condition, or without any condition, before anything
-        is changed.
+        how many are looked at, oldest first; `progress` hears of each in turn, and if it raises,
+        which is logged, of no more. Raises `QueryError` for a wrong argument, or without any
+        condition, before anything is changed.
         """
         by = _operator(actor, reason)
         query = bulk_query(limit, **conditions)

@@ -117,7 +117,8 @@ class BulkReport:
 
 def bulk_query(limit: int | None, **conditions: Unpack[Conditions]) -> Query:
     """Return which sagas are meant. Raises `QueryError`."""
-    if all(value is None for value in conditions.values()):
+    # A cursor says where to go on, not what is meant.
+    if all(value is None for what, value in conditions.items() if what != "cursor"):
         raise QueryError(
             "a bulk command without a condition would touch every saga: give it one, such as "
             "name= or status="
@@ -150,11 +151,14 @@ async def run_bulk(
 ) -> BulkReport:
     """Give the order to one saga after the other, or only rehearse it.
 
-    Raises `QueryError` for a `dry_run` that is neither True nor False.
+    Raises `QueryError` for a `dry_run` that is neither True nor False, and a `progress` that
+    cannot be called. One that raises hears nothing more.
     """
     if not isinstance(dry_run, bool):
         # A setting that was forgotten must not be taken for a wish.
         raise QueryError(f"dry_run must be True or False, got {dry_run!r}")
+    if progress is not None and not callable(progress):
+        raise QueryError(f"progress must be a function or None, got {progress!r}")
     items: list[BulkItem] = []
     broken_off = None
     async with aclosing(all_pages(engine.store, query)) as sagas:
@@ -168,9 +172,19 @@ async def run_bulk(
                 break
             item = await _item(engine, order, saga, dry_run)
             items.append(item)
-            if progress is not None:
-                progress(item)
+            if progress is not None and not _hears(progress, item):
+                progress = None
     return BulkReport(command=command, dry_run=dry_run, items=tuple(items), broken_off=broken_off)
+
+
+def _hears(progress: Callable[[BulkItem], None], item: BulkItem) -> bool:
+    try:
+        progress(item)
+    except Exception:
+        # What was done to the sagas so far would be in no report.
+        logger.exception("the progress of a bulk command raised, and is told nothing more")
+        return False
+    return True
 
 
 async def _item(engine: SagaEngine, order: Order, saga: SagaSnapshot, dry_run: bool) -> BulkItem:

@@ -184,6 +184,9 @@ async def test_dry_run_knows_that_an_aggregate_is_taken(store: SagaStore) -> Non
         ("explode", {"name": "story"}, "no bulk command; these are: retry_step, cancel"),
         ("cancel", {"status": "BROKEN"}, "'BROKEN' is no status"),
         ("cancel", {"name": "story", "limit": 0}, "limit must be a whole number"),
+        ("cancel", {"name": "story", "progress": 5}, "progress must be a function or None, got 5"),
+        ("cancel", {"cursor": "any"}, "without a condition"),
+        ("cancel", {"cursor": "any", "limit": 2}, "without a condition"),
     ],
 )
 async def test_bad_request_is_refused_before_anything_changes(
@@ -194,6 +197,23 @@ async def test_bad_request_is_refused_before_anything_changes(
     with pytest.raises(QueryError, match=text):
         await one.admin.bulk(command, dry_run=False, **conditions)
     assert await exports(store, ids) == before
+
+
+async def test_progress_that_raises_is_told_once_and_breaks_nothing_off(
+    store: SagaStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, ids = await crowd(store)
+    heard: list[UUID] = []
+
+    def breaks(item: BulkItem) -> None:
+        heard.append(item.saga_id)
+        raise RuntimeError("the bar is closed")
+
+    report = await one.admin.bulk("abort", dry_run=False, tag="eu", progress=breaks)
+    assert [item.outcome for item in report.items] == COMMANDS["abort"]
+    assert await one.admin.count(status="FAILED") == 3
+    assert heard == ids[:1]
+    assert caplog.text.count("RuntimeError: the bar is closed") == 1
 
 
 async def test_refusal_is_the_one_that_the_command_itself_raises(store: SagaStore) -> None:
