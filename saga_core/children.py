@@ -8,7 +8,7 @@ recorded, so a parent that finds no end yet will be told of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -60,7 +60,7 @@ from saga_core.store import SagaStore
 from saga_core.timing import check_deadline
 from saga_core.waking import wait_again, wake_up
 
-__all__ = ["Children", "Recall", "refused_child", "without_children"]
+__all__ = ["Children", "Recall", "refused_child", "wanted_by", "without_rivals"]
 
 Recall = Callable[[UUID, UUID], Awaitable[None]]
 """Let a child, the first, be rolled back for its parent. Raises what `intervene` does."""
@@ -267,16 +267,35 @@ def refused_child(error: ActiveSagaAlreadyExistsError) -> Happened:
     return StepFailed(replace(failure, retryable=True, undone=True), uuid4(), 0.0)
 
 
-def without_children(
-    happened: list[Happened], error: ActiveSagaAlreadyExistsError
+def wanted_by(happened: Happened) -> str | None:
+    """Return the aggregate that a child is to hold which a branch is about to start."""
+    waits = happened.what if isinstance(happened, InBranch) else None
+    spawn = waits.spawn if isinstance(waits, Waits) else ()
+    return next((new.aggregation_id for new in spawn if new.state.active), None)
+
+
+def without_rivals(
+    happened: Sequence[Happened], taken: Mapping[str, ActiveSagaAlreadyExistsError]
 ) -> list[Happened]:
-    """Return what has happened in branches, where those that start a child have failed instead."""
-    return [
-        replace(each, what=refused_child(error))
-        if isinstance(each, InBranch) and isinstance(each.what, Waits) and each.what.spawn
-        else each
-        for each in happened
-    ]
+    """Return what has happened in branches, where some that start a child have failed instead.
+
+    Those whose aggregate is `taken`; and of several that want the same all but the first.
+    """
+    taken, came = dict(taken), list(happened)
+    for number, each in enumerate(happened):
+        key = wanted_by(each)
+        if key is None or not isinstance(each, InBranch) or not isinstance(each.what, Waits):
+            continue
+        if key in taken:
+            came[number] = replace(each, what=refused_child(taken[key]))
+            continue
+        (first,) = each.what.spawn
+        taken[key] = ActiveSagaAlreadyExistsError(
+            f"saga {first.saga_id} is active with aggregation_id {key!r}: wait for its end, or "
+            "look why it does not end",
+            saga_id=first.saga_id,
+        )
+    return came
 
 
 def _end_of(record: SagaRecord) -> SagaStatus | None:

@@ -7,7 +7,7 @@ way travel together with the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -15,7 +15,6 @@ from uuid import uuid4
 
 from saga_core.branches import Branch, ParallelOutputs, ready_steps
 from saga_core.call import Interrupt
-from saga_core.children import without_children
 from saga_core.crew import LiveBranch, views_of
 from saga_core.decide import decide
 from saga_core.errors import ActiveSagaAlreadyExistsError, StoreUnavailableError
@@ -40,6 +39,7 @@ from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.store import SagaStore
 from saga_core.timing import AT_START
 from saga_core.transacting import Transactions, Write, works_in_transaction
+from saga_core.turns import commit_branches, taken_aggregate
 from saga_core.waking import is_answered, used_up
 
 __all__ = ["Crew", "answered", "due_at_rest", "used_by"]
@@ -262,13 +262,10 @@ class Crew:
                     happened.append(InBranch(step_id, what))
             if not happened:
                 return
-            decision = self._decided(happened)
-            try:
-                await self._commit(decision)
-            except ActiveSagaAlreadyExistsError as error:
-                if not decision.spawn:
-                    raise
-                await self._commit(self._decided(without_children(happened, error)))
+            await commit_branches(self._commit, self._decided, happened, self._taken)
+
+    async def _taken(self, error: ActiveSagaAlreadyExistsError) -> str | None:
+        return await taken_aggregate(self._engine.store, self._live, self._engine.outage, error)
 
     async def _advance(self) -> None:
         """Begin what is ready, or see that nothing can go on: no step runs."""
@@ -276,7 +273,7 @@ class Crew:
             happened = untimely(self._live)
             await self._commit(self._decided([] if happened is None else [happened]))
 
-    def _decided(self, happened: list[Happened]) -> Decision:
+    def _decided(self, happened: Sequence[Happened]) -> Decision:
         """Return what follows from all that has happened, and from steps that are ready by then."""
         live = self._live
         real = live.outputs
@@ -357,7 +354,7 @@ async def _left() -> Happened | None:
     return BranchLeft()
 
 
-def _later(happened: list[Happened], each: Happened) -> frozenset[str]:
+def _later(happened: Sequence[Happened], each: Happened) -> frozenset[str]:
     """Return the steps that have ended as well, and whose turn comes after this one."""
     after = happened[happened.index(each) + 1 :]
     return frozenset(one.step_id for one in after if isinstance(one, InBranch))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from saga_core.children import refused_child
+from saga_core.children import refused_child, wanted_by, without_rivals
 from saga_core.decide import decide
-from saga_core.errors import ActiveSagaAlreadyExistsError
-from saga_core.happening import Happened, TurnLost
+from saga_core.errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from saga_core.happening import Decision, Happened, TurnLost
 from saga_core.live import LiveSaga
+from saga_core.outage import Outage
+from saga_core.store import SagaStore
 from saga_core.transacting import Write
+from saga_core.writing import settle
 
-__all__ = ["commit_or_wait"]
+__all__ = ["commit_branches", "commit_or_wait", "taken_aggregate"]
 
 
 async def commit_or_wait(
@@ -37,3 +40,47 @@ async def commit_or_wait(
         else:
             raise
         await commit(live, decide(live.definition, live.state, live.outputs, instead))
+
+
+async def commit_branches(
+    commit: Callable[[Decision], Awaitable[Any]],
+    decided: Callable[[Sequence[Happened]], Decision],
+    happened: Sequence[Happened],
+    aggregate_of: Callable[[ActiveSagaAlreadyExistsError], Awaitable[str | None]],
+) -> None:
+    """Commit what has happened in branches; those that cannot start their child have failed.
+
+    `aggregate_of` finds out which aggregate was taken.
+    """
+    taken: dict[str, ActiveSagaAlreadyExistsError] = {}
+    while True:
+        came = without_rivals(happened, taken)
+        try:
+            await commit(decided(came))
+            return
+        except ActiveSagaAlreadyExistsError as error:
+            wanted = {key for each in came if (key := wanted_by(each)) is not None}
+            if not wanted:
+                raise
+            key = await aggregate_of(error)
+            # Where the holder is gone already nobody can say which it was.
+            taken |= dict.fromkeys(wanted if key is None or key not in wanted else (key,), error)
+
+
+async def taken_aggregate(
+    store: SagaStore, live: LiveSaga, outage: Outage, taken: ActiveSagaAlreadyExistsError
+) -> str | None:
+    """Return the aggregate that was taken, which its holder knows; None if he is gone."""
+    holder = taken.saga_id
+    if holder is None:
+        return None
+    try:
+        record = await settle(
+            lambda: store.load(holder),
+            what=lambda: f"reading saga {holder}",
+            outage=outage,
+            until=live.trusted_until,
+        )
+    except SagaNotFoundError:
+        return None
+    return record.aggregation_id
