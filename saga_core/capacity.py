@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from saga_core.errors import SagaDefinitionError
@@ -14,12 +14,12 @@ __all__ = ["Capacity", "Room", "check_limit"]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What may be claimed in one call."""
+    """What may be claimed in one call: whatever it brings has a place."""
 
-    name: str | None
-    """The saga name that has a limit of its own; None for all that have none."""
     kinds: tuple[Registered, ...]
     places: int
+    full: frozenset[str]
+    """The names of which no more may be claimed if all that it brings is of one of them."""
 
 
 class Capacity:
@@ -41,11 +41,6 @@ class Capacity:
         self._driven: Counter[str] = Counter()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The saga names that have a limit."""
-        return tuple(self._per_name)
-
-    @property
     def free(self) -> int:
         """How many more sagas may be driven."""
         return self._concurrency - self._driven.total()
@@ -58,26 +53,29 @@ class Capacity:
         """Note that one is driven no more."""
         self._driven[name] -= 1
 
-    def places_of(self, name: str | None) -> int:
-        """Return how many sagas of a name may be claimed now; None for those without a limit."""
-        if name is None or name not in self._per_name:
+    def places_of(self, name: str) -> int:
+        """Return how many sagas of a name may be claimed now."""
+        if name not in self._per_name:
             return self.free
         return min(self.free, self._per_name[name] - self._driven[name])
 
-    def rooms(self, kinds: Sequence[Registered]) -> list[Room]:
-        """Return what may be claimed, one after another: each claim leaves less for the next.
+    def room(self, kinds: Sequence[Registered], *, without: Collection[str] = ()) -> Room | None:
+        """Return what may be claimed of these kinds together, `without` some names.
 
-        The names with a limit come first: of those without one there may be enough for all places.
+        Together, so that a store's order and its share for rollbacks hold across the names; so no
+        more than the tightest of them has places. Once that is filled, another call without
+        those in `full` goes on, and the last of them takes every place.
         """
-        found = []
-        for name in (*self._per_name, None):
-            own = tuple(kind for kind in kinds if self._limited(kind) == name)
-            if own and self.places_of(name) > 0:
-                found.append(Room(name, own, self.places_of(name)))
-        return found
-
-    def _limited(self, kind: Registered) -> str | None:
-        return kind.saga_name if kind.saga_name in self._per_name else None
+        places = {kind.saga_name: self.places_of(kind.saga_name) for kind in kinds}
+        open_ = {name: most for name, most in places.items() if most > 0 and name not in without}
+        if not open_:
+            return None
+        tightest = min(open_.values())
+        return Room(
+            kinds=tuple(kind for kind in kinds if kind.saga_name in open_),
+            places=tightest,
+            full=frozenset(name for name, most in open_.items() if most == tightest),
+        )
 
 
 def check_limit(value: object, what: str) -> None:

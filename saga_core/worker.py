@@ -7,7 +7,6 @@ import logging
 import signal as signals
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Self
 from uuid import UUID, uuid4
@@ -16,7 +15,7 @@ from saga_core.capacity import Capacity, Room
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.orchestrator import SagaOrchestrator
-from saga_core.records import Claims, Query, SagaRecord
+from saga_core.records import Claims, Query, Registered, SagaRecord
 from saga_core.retention import Retention
 from saga_core.status import Direction
 
@@ -62,9 +61,9 @@ class SagaWorker:
     ) -> None:
         """`concurrency` is how many sagas are driven at once in all, `per_name` how many of a name.
 
-        A name at its limit keeps no other waiting: each limited name is claimed by itself, with
-        one call more for each look at the store. `poll_interval` is the longest time between
-        looks while nothing is due.
+        A name at its limit keeps no other waiting, and the names are claimed together: what is due
+        first comes first, and rollbacks have their half, whichever name has a limit.
+        `poll_interval` is the longest time between looks while nothing is due.
 
         On a stop, sagas finish the step they are at and are given back; steps that take longer
         than `shutdown_grace` are cancelled first. With `retain` the worker deletes the sagas of
@@ -92,7 +91,7 @@ class SagaWorker:
         self._stopping = asyncio.Event()
         self._look = asyncio.Event()
         self._background: asyncio.Task[None] | None = None
-        self._favour: dict[str | None, Direction] = {}
+        self._favour: dict[tuple[Registered, ...], Direction] = {}
         self._pause = FIRST_POLL
         self._owed: tuple[UUID, Room] | None = None
         self._warned: set[tuple[str, str]] = set()
@@ -156,31 +155,31 @@ class SagaWorker:
     async def _turn(self) -> None:
         """Fill the free places, or wait until there is reason to look again."""
         self._look.clear()
-        owed = self._owed
-        rooms = self._capacity.rooms(self._engine.registry.claimable) if owed is None else [owed[1]]
-        if not rooms and self._driving:
-            await self._wait(None)
+        if self._owed is not None:
+            if await self._claim(*self._owed) is None:
+                await self._wait(self._slower())
             return
-        found = 0
-        soonest: list[float] = []
-        for room in rooms:
-            places = room.places if owed else self._capacity.places_of(room.name)
-            if places <= 0:
-                continue
-            claims = await self._claim(replace(room, places=places))
+        full: frozenset[str] = frozenset()
+        while room := self._capacity.room(self._engine.registry.claimable, without=full):
+            claims = await self._claim(uuid4(), room)
             if claims is None:
-                break
-            answer, since = claims
-            for record in answer.records:
-                self._begin(record, since)
-            found += len(answer.records)
-            if owed or (room.name is None and len(answer.records) >= places):
-                return  # all places are taken, or have yet to be asked for
-            if self._capacity.places_of(room.name) > 0 and answer.next_due is not None:
-                soonest.append(max(answer.next_due.total_seconds(), 0.001))
-        if found:
-            self._pause = FIRST_POLL
-        await self._wait(min([self._pause if found else self._slower(), *soonest]))
+                await self._wait(self._slower())
+                return
+            if len(claims.records) < room.places:
+                if not full:  # else there may be more of those, in what places they have left
+                    await self._rest(claims)
+                return
+            full |= room.full
+        if not full:
+            # With free places, a name that is registered only now may be due.
+            await self._wait(None if self._capacity.free <= 0 else self._slower())
+
+    async def _rest(self, last: Claims) -> None:
+        """Wait: all that was due is taken."""
+        pause = self._pause if last.records else self._slower()
+        if last.next_due is not None:
+            pause = min(pause, max(last.next_due.total_seconds(), 0.001))
+        await self._wait(pause)
 
     def _begin(self, record: SagaRecord, since: float) -> None:
         task = asyncio.create_task(self._drive(record, since), name=f"saga-{record.saga_id}")
@@ -200,21 +199,24 @@ class SagaWorker:
         except TimeoutError:
             return
 
-    async def _claim(self, room: Room) -> tuple[Claims, float] | None:
+    async def _claim(self, claim_id: UUID, room: Room) -> Claims | None:
+        """Claim what there is room for and begin to drive it; None if there was no answer."""
         # The same id until there is an answer, so that no lease is held by nobody; and nothing
         # else until then, as what was taken without a word needs the places it was asked for.
-        if self._owed is None:
-            self._owed = (uuid4(), room)
-        favour = self._favour.get(room.name, Direction.ROLLBACK)
+        self._owed = (claim_id, room)
+        favour = self._favour.get(room.kinds, Direction.ROLLBACK)
         try:
-            found = await self._engine.claim(
-                claim_id=self._owed[0], limit=room.places, favour=favour, only=room.kinds
+            claims, since = await self._engine.claim(
+                claim_id=claim_id, limit=room.places, favour=favour, only=room.kinds
             )
         except SagaError:
             return None  # the engine tells of it; it is asked again in a while
         self._owed = None
-        self._favour[room.name] = Direction(1 - favour)
-        return found
+        self._favour[room.kinds] = Direction(1 - favour)
+        for record in claims.records:
+            self._begin(record, since)
+            self._pause = FIRST_POLL
+        return claims
 
     # --- driving --------------------------------------------------------------------------------
 

@@ -16,7 +16,9 @@ import pytest
 from saga_core import (
     Direction,
     Query,
+    SagaAdmin,
     SagaBuilder,
+    SagaDefinition,
     SagaDefinitionError,
     SagaOrchestrator,
     SagaStatus,
@@ -339,6 +341,109 @@ async def test_limits_hold_after_the_answer_to_a_claim_was_lost(store: SagaStore
         crowd.go(6)
         await waits(lambda: crowd.entered.total() == 6 and crowd.running.total() == 0)
     assert crowd.most["all"] == 2
+
+
+class Order:
+    """What a worker has driven, in its order."""
+
+    def __init__(self, store: SagaStore) -> None:
+        self.seen: list[str] = []
+        self._orchestrator = SagaOrchestrator(store=store)
+
+    async def forward(self, name: str, count: int) -> None:
+        def do(_: Number, ctx: StepContext) -> None:
+            self.seen.append(name)
+
+        await self._start(name, count, definition(Story().step(do)))
+
+    async def rollbacks(self, name: str, count: int) -> None:
+        def undo(_: Number, ctx: StepContext) -> None:
+            self.seen.append(f"undo {name}")
+
+        steps = Story().step(undo=undo), Story().step(fails())
+        ids = await self._start(name, count, definition(*steps, retry_policy=retry(9)))
+        while await self._orchestrator.run_due():
+            pass
+        for saga_id in ids:
+            await SagaAdmin(engine=self._orchestrator.engine).cancel(saga_id, wait=False)
+
+    async def _start(self, name: str, count: int, made: SagaDefinition) -> list[UUID]:
+        self._orchestrator.register(name, made)
+        given: dict[str, Any] = {"saga_name": name, "initial_data": {"n": 1}, "wait": False}
+        return [await self._orchestrator.start(**given) for _ in range(count)]
+
+    async def driven(self, many: int, **limits: Any) -> list[str]:
+        async with SagaWorker(self._orchestrator, poll_interval=SOON, **limits):
+            await waits(lambda: len(self.seen) == many)
+        return self.seen
+
+
+async def test_rollbacks_have_every_second_place_also_beside_a_name_with_a_limit(
+    store: SagaStore,
+) -> None:
+    order = Order(store)
+    await order.rollbacks("failing", 3)
+    await order.forward("limited", 9)
+    seen = await order.driven(12, concurrency=1, per_name={"limited": 1})
+    assert seen[:6] == ["undo failing", "limited"] * 3
+
+
+async def test_rollbacks_of_a_name_with_a_limit_have_every_second_place_too(
+    store: SagaStore,
+) -> None:
+    order = Order(store)
+    await order.rollbacks("limited", 3)
+    await order.forward("other", 9)
+    seen = await order.driven(12, concurrency=1, per_name={"limited": 1, "other": 1})
+    assert seen[:6] == ["undo limited", "other"] * 3
+
+
+async def test_what_is_due_first_is_driven_first_whichever_name_has_a_limit(
+    store: SagaStore,
+) -> None:
+    order = Order(store)
+    await order.forward("early", 2)
+    await order.forward("limited", 4)
+    await order.forward("late", 2)
+    seen = await order.driven(8, concurrency=1, per_name={"limited": 1})
+    assert seen == ["early"] * 2 + ["limited"] * 4 + ["late"] * 2
+
+
+async def test_places_are_filled_with_one_call_more_for_each_limit(store: SagaStore) -> None:
+    crowd = Crowd()
+    faulty = FaultyStore(store)
+    orchestrator = await crowded(faulty, crowd, one=0, two=0, quick=9)
+    async with SagaWorker(orchestrator, concurrency=9, per_name={"one": 1, "two": 2}):
+        await waits(lambda: crowd.running == {"quick": 9})
+        assert faulty.calls_of("claim_due") == 3
+        crowd.go(9)
+
+
+async def test_look_that_finds_nothing_is_one_call_for_all_names(store: SagaStore) -> None:
+    asked: list[set[str]] = []
+
+    class Noting(FaultyStore):
+        async def claim_due(self, worker: str, **given: Any) -> Claims:
+            asked.append({kind.saga_name for kind in given["only"]})
+            return await super().claim_due(worker, **given)
+
+    orchestrator = await crowded(Noting(store), Crowd(), one=0, two=0, quick=0)
+    async with SagaWorker(orchestrator, per_name={"one": 1, "two": 2}, poll_interval=SOON):
+        await waits(lambda: len(asked) >= 3)
+    assert asked[:3] == [{"one", "two", "quick"}] * 3
+
+
+async def test_limited_names_fill_their_places_though_no_other_is_due(store: SagaStore) -> None:
+    """The first call asks for what the tightest of them has, the later ones for the rest."""
+    crowd = Crowd()
+    orchestrator = await crowded(store, crowd, wide=0, quick=1, narrow=1)
+    for _ in range(5):
+        await orchestrator.start(saga_name="wide", initial_data={"n": 1}, wait=False)
+    limits = {"narrow": 1, "wide": 4}
+    async with SagaWorker(orchestrator, concurrency=9, per_name=limits, poll_interval=HOUR):
+        await waits(lambda: crowd.running == {"quick": 1, "narrow": 1, "wide": 4})
+        crowd.go(9)
+        await waits(lambda: crowd.entered["wide"] == 5)
 
 
 async def test_rollbacks_are_asked_for_first_and_then_in_turn(store: SagaStore) -> None:
