@@ -19,7 +19,7 @@ from saga_core.happening import (
 )
 from saga_core.pausing import paused_entry, unpaused
 from saga_core.records import DUE_NOW, NewEntry, SagaState
-from saga_core.rollback import begun_step, maybe_entry
+from saga_core.rollback import left_behind, voided
 from saga_core.status import Direction, EntryKind, SagaStatus
 from saga_core.timing import AT_START, is_unbegun
 
@@ -61,7 +61,7 @@ def edit_requested(definition: SagaDefinition, state: SagaState, asked: EditRequ
         actor=asked.by.actor,
         reason=asked.by.reason,
     )
-    entries = (*(_left_behind(definition, before) if changes else ()), entry)
+    entries = (*(left_behind(definition, before) if changes else ()), entry)
     if asked.overdue:
         entries += (void_deadline(asked.by),)
     edited = replace(
@@ -125,10 +125,10 @@ def return_requested(
             f"retry_from: the saga is {state.status}; step '{target.step_id}': {why}"
         )
     entries = (
-        *_left_behind(definition, state),
+        *left_behind(definition, state),
         *request_entries(replace(state, step_id=target.step_id), EntryKind.WENT_BACK, asked.by),
         *(
-            _voided(spec.step_id)
+            voided(spec.step_id)
             for spec in reversed(definition.steps[target.index :])
             if spec.step_id in outputs
         ),
@@ -145,15 +145,3 @@ def return_requested(
         generation=state.generation + 1,
     )
     return go_on(back, entries)
-
-
-def _left_behind(definition: SagaDefinition, state: SagaState) -> tuple[NewEntry, ...]:
-    """Return what keeps in mind that the current step may have been done as it stands."""
-    begun = begun_step(definition, state)
-    if begun is None or is_unbegun(state):
-        return ()
-    return (maybe_entry(state), _voided(begun.step_id))
-
-
-def _voided(step_id: str) -> NewEntry:
-    return NewEntry(kind=EntryKind.VOIDED, step_id=step_id, output="null")

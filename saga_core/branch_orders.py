@@ -49,6 +49,8 @@ def event_arrived(
     """Enter a step anew with an event that is not one of those that it awaits."""
     require(fleet.state, "notify", fleet.state.status is SagaStatus.SUSPENDED, "SUSPENDED")
     require_unpaused(fleet.state, "notify")
+    if isinstance(arrived.next_input, Mapped):
+        _keep_input(fleet, state, arrived.next_input.text, "notify")
     fleet.entries.append(
         NewEntry(
             kind=EntryKind.EVENT, step_id=state.step_id, attempt=state.attempt, input=arrived.event
@@ -144,13 +146,7 @@ def edit_requested(fleet: Fleet, asked: EditRequested) -> Decision:
         )
     state = branch.state
     changes = asked.input != state.step_input
-    spec = fleet.definition.step(asked.step_id)
-    if changes and state.step_input is not None and spec.undoes_maybe_done:
-        raise SagaStateError(
-            f"edit_input: the saga is {whole.status} and parallel, and step '{asked.step_id}' may "
-            "have been done with the input that it has, which a rollback is to undo: cancel the "
-            "saga, or skip the step"
-        )
+    _keep_input(fleet, state, asked.input, "edit_input")
     fleet.entries.append(
         NewEntry(
             kind=EntryKind.INPUT_EDITED,
@@ -233,3 +229,14 @@ def compensation_skip_requested(fleet: Fleet, asked: CompensationSkipRequested) 
         )
     )
     return fleet.settled(asked.token)
+
+
+def _keep_input(fleet: Fleet, state: SagaState, text: str, command: str) -> None:
+    """Refuse another input for a step that a rollback may have to undo with the one it has."""
+    spec = fleet.definition.step(state.step_id or "")
+    if text != state.step_input and state.step_input is not None and spec.undoes_maybe_done:
+        raise SagaStateError(
+            f"{command}: the saga is {fleet.state.status} and parallel, and step '{spec.step_id}' "
+            "may have been done with the input that it has, which a rollback is to undo: cancel "
+            "the saga, or skip the step"
+        )

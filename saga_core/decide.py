@@ -212,7 +212,9 @@ def _event_arrived(
     if isinstance(arrived.next_input, Unmappable):
         failure = arrived.next_input.failure
         return forward.fail_for_good(definition, woken, outputs, failure, arrived.token, (entry,))
-    return go_on(forward.with_input(woken, arrived.next_input), (entry,))
+    changes = arrived.next_input.text != state.step_input
+    left = rollback.left_behind(definition, state) if changes else ()
+    return go_on(forward.with_input(woken, arrived.next_input), (*left, entry))
 
 
 def _retry_requested(

@@ -41,6 +41,7 @@ __all__ = [
     "compensation_failed",
     "compensation_requested",
     "compensation_skip_requested",
+    "left_behind",
     "maybe_entry",
     "probed",
     "roll_back",
@@ -84,6 +85,17 @@ def maybe_entry(state: SagaState) -> NewEntry:
         input=state.step_input,
         output=f'{{"generation":{state.generation}}}',
     )
+
+
+def left_behind(definition: SagaDefinition, state: SagaState) -> tuple[NewEntry, ...]:
+    """Return what keeps in mind that the current step may have been done with its present input."""
+    begun = begun_step(definition, state)
+    return () if begun is None else (maybe_entry(state), voided(begun.step_id))
+
+
+def voided(step_id: str) -> NewEntry:
+    """Return the entry after which what a step has put out counts no more."""
+    return NewEntry(kind=EntryKind.VOIDED, step_id=step_id, output="null")
 
 
 def _left(

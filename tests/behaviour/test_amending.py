@@ -427,3 +427,36 @@ async def test_saga_that_went_back_is_left_to_the_version_that_has_done_it(
         await new.admin.cancel(saga_id)
     await old.admin.cancel(saga_id)
     assert story.log[-2:] == ["undo step_0 1->2", "undo step_0 1->2"]
+
+
+@pytest.mark.parametrize("is_parallel", [False, True])
+async def test_event_that_changes_an_input_leaves_what_may_have_been_done_to_be_undone(
+    store: SagaStore, is_parallel: bool
+) -> None:
+    """What was tried with the old input and key may stand outside, as after `edit_input`."""
+    story = Story()
+    builder = SagaBuilder(parallel=is_parallel)
+    builder.add_step(
+        step=story.uncertain(fails()),
+        input_map=lambda ctx: Number(**(ctx.latest_event or ctx.initial_data)),
+        step_id="charge",
+        compensate_when="maybe_done",
+        retry_policy=retry(3),
+    )
+    one = saga(store, made=builder.build())
+    saga_id = await one.start()
+    snapshot = await one.see(saga_id)
+    token = snapshot.branches[0].token if is_parallel else snapshot.step_execution_token
+    assert token is not None
+    notified = one.orchestrator.notify(saga_id=saga_id, token=token, event={"n": 5})
+    if is_parallel:
+        with pytest.raises(SagaStateError, match="step 'charge' may have been done"):
+            await notified
+    else:
+        assert await notified
+    await one.admin.cancel(saga_id)
+    ended = await one.see(saga_id)
+    assert ended.status is SagaStatus.COMPENSATED
+    undone = [line for line in story.log if line.startswith("undo")]
+    changed = [] if is_parallel else ["undo charge 5->None"]
+    assert undone == [*changed, "undo charge 1->None"]

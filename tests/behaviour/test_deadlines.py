@@ -86,7 +86,8 @@ async def test_step_in_a_thread_is_told_at_the_deadline(store: SagaStore) -> Non
             time.sleep(0.002)
         story.log.append(f"cancelled={ctx.cancelled}")
 
-    after = await saga(store, story.threaded(wait), retry_policy=retry(5)).run(deadline=SOON)
+    one = saga(store, story.threaded(wait), story.step(), retry_policy=retry(5))
+    after = await one.run(deadline=SOON)
     assert (after.status, after.error_code) == (SagaStatus.COMPENSATED, CODE)
     assert story.log == ["do step_0", "cancelled=True"]
 
