@@ -78,8 +78,10 @@ def conclude(
         return decision
     outer = told.pending if ended.is_ending else None
     pending = PendingEnd(hook, ended, outer)
-    # One that ends in the queue never holds its aggregate, also not for its hook.
-    active = not before.is_queued and (before.active or not ended.is_ending)
+    # One that ends in the queue never holds its aggregate, also not for its hook; but one is
+    # COMPLETED there only when a person skips its last step, which it has to take its turn for.
+    in_queue = before.is_queued and ended.status is not SagaStatus.COMPLETED
+    active = not in_queue and (before.active or not ended.is_ending)
     return _begin(told, pending, token or before.token, decision.history, active=active)
 
 

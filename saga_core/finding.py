@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypedDict
 from uuid import UUID
 
-from saga_core.errors import PayloadError, QueryError
+from saga_core.errors import ActiveSagaAlreadyExistsError, PayloadError, QueryError
 from saga_core.names import check_label
 from saga_core.records import Query, SagaRecord
 from saga_core.snapshot import SagaSnapshot
@@ -19,6 +19,7 @@ __all__ = [
     "Conditions",
     "SagaPage",
     "all_pages",
+    "check_turn",
     "find_page",
     "holder_of",
     "query_of",
@@ -196,6 +197,23 @@ async def queue_before(store: SagaStore, queued: SagaRecord) -> tuple[UUID | Non
         if holder is not None and first is not None:
             break
     return holder, first
+
+
+async def check_turn(store: SagaStore, record: SagaRecord) -> None:
+    """Raise `ActiveSagaAlreadyExistsError` for a queued saga that others are before.
+
+    The store checks that itself in a commit that takes the aggregate, but one that ends the saga
+    takes nothing.
+    """
+    if not record.state.is_queued:
+        return
+    holder, first = await queue_before(store, record)
+    before = first if holder is None else holder
+    if before not in (None, record.saga_id):
+        raise ActiveSagaAlreadyExistsError(
+            f"aggregate '{record.aggregation_id}': saga {before} is before saga {record.saga_id}",
+            saga_id=before,
+        )
 
 
 async def _unfinished(

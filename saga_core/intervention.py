@@ -10,7 +10,8 @@ from saga_core.commands import Command
 from saga_core.decide import decide, ignore_command
 from saga_core.engine import SagaEngine
 from saga_core.errors import PayloadError, SagaStateError
-from saga_core.happening import Decision, Happened
+from saga_core.finding import check_turn
+from saga_core.happening import Decision, Happened, SkipRequested
 from saga_core.kinship import check_parent_waits
 from saga_core.lease import LeaseLostError
 from saga_core.live import LiveSaga
@@ -96,6 +97,8 @@ async def intervene(
                     saga_id=saga_id,
                 ) from error
             raise
+        if isinstance(what, SkipRequested):
+            await check_turn(engine.store, record)
         brought = None if event is None else event()
         arrived = () if brought is None else (brought,)
         used = [sent, *(one.event_id for one in arrived if one.kind is SignalKind.EVENT)]

@@ -285,6 +285,57 @@ async def test_commands_that_a_queued_saga_cannot_take_are_refused_and_change_no
     assert (after.history, after.record.state) == (before.history, before.record.state)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+async def test_skip_step_is_refused_while_it_is_not_the_sagas_turn(
+    store: SagaStore, steps: int
+) -> None:
+    """Also where it would end the saga at once, which then has to hold nothing."""
+    waits = fails()
+    one = saga(store, *[Story().step(waits) for _ in range(steps)], retry_policy=retry(3))
+    holder = await one.start(aggregation_id=KEY)
+    first, second = await queue(one, 10), await queue(one, 20)
+    before = await store.export(second)
+
+    async def refused() -> UUID | None:
+        with pytest.raises(ActiveSagaAlreadyExistsError) as error:
+            await one.admin.skip_step(second, {"n": 5})
+        return error.value.saga_id
+
+    assert await refused() == holder
+    await one.admin.abort(holder)
+    assert await refused() == first
+    after = await store.export(second)
+    assert (after.history, after.record.state) == (before.history, before.record.state)
+    await one.admin.cancel(first)
+    await one.admin.skip_step(second, {"n": 5})
+    stands = await one.see(second)
+    assert stands.outputs == {"step_0": {"n": 5}}
+    assert stands.status is (SagaStatus.COMPLETED if steps == 1 else SagaStatus.SUSPENDED)
+
+
+async def test_hook_behind_the_last_step_that_is_skipped_in_the_queue_holds_the_aggregate(
+    store: SagaStore,
+) -> None:
+    story = Story()
+
+    async def rival(_: Number, ctx: StepContext) -> None:
+        with pytest.raises(ActiveSagaAlreadyExistsError) as error:
+            await one.start(aggregation_id=KEY)
+        assert error.value.saga_id == ctx.saga_id
+
+    builder = SagaBuilder()
+    builder.add_step(step=story.step(fails()), input_map=unmapped, retry_policy=retry(3))
+    builder.on_completed(step=story.final(rival), input_map=lambda ctx: Number(n=1))
+    one = saga(store, made=builder.build())
+    holder = await one.start(aggregation_id=KEY)
+    waiter, last = await queue(one, 10), await queue(one, 20)
+    await one.admin.cancel(holder)
+    await one.admin.skip_step(waiter, {"n": 5})
+    assert (await one.see(waiter)).status is SagaStatus.COMPLETED
+    assert (await one.see(last)).deadline_at is not None
+    assert "do on_completed" in story.log
+
+
 async def test_queued_saga_takes_another_input_and_waits_on(store: SagaStore) -> None:
     story = Story()
     one = turns(store, story)
