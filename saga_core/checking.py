@@ -103,7 +103,15 @@ class DefinitionReport:
 async def check_definitions(
     store: SagaStore, registry: Registry, limits: PayloadLimits
 ) -> DefinitionReport:
-    """Read all active sagas, a page in memory at a time, and return what they need."""
+    """Read all active sagas, a page in memory at a time, and return what they need.
+
+    Raises `SagaDefinitionError` for what is no store.
+    """
+    if not isinstance(store, SagaStore):
+        raise SagaDefinitionError(
+            f"check_definitions needs a SagaStore, got {type(store).__name__}: use "
+            "`async with open_store(url) as store`, or None for the orchestrator's own"
+        )
     found: dict[tuple[str, ...], CheckedDefinition] = {}
     query = Query(statuses=ACTIVE, limit=PAGE)
     while True:

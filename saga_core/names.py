@@ -14,6 +14,7 @@ __all__ = [
     "check_label",
     "check_saga_id",
     "check_tags",
+    "check_token",
     "check_trace_id",
     "new_saga_id",
 ]
@@ -33,9 +34,19 @@ def new_saga_id() -> UUID:
 
 def check_saga_id(value: object) -> None:
     """Refuse what is no id of a saga before any store sees it. Raises `SagaStateError`."""
+    _check_uuid(value, "saga_id")
+
+
+def check_token(value: object) -> None:
+    """Refuse what can be no saga's token: None is fine, and fits none. Raises `SagaStateError`."""
+    if value is not None:
+        _check_uuid(value, "token")
+
+
+def _check_uuid(value: object, what: str) -> None:
     if not isinstance(value, UUID):
         hint = ": make it one with uuid.UUID(...)" if isinstance(value, str) else ""
-        raise SagaStateError(f"saga_id must be a uuid.UUID, got {type(value).__name__}{hint}")
+        raise SagaStateError(f"{what} must be a uuid.UUID, got {type(value).__name__}{hint}")
 
 
 def check_aggregation_id(value: object) -> None:

@@ -19,7 +19,7 @@ from saga_core.finding import holder_of
 from saga_core.happening import EventArrived, Happened, InBranch, Woken
 from saga_core.intervention import HeldElsewhereError, intervene
 from saga_core.live import LiveSaga
-from saga_core.names import check_aggregation_id, check_label, check_saga_id
+from saga_core.names import check_aggregation_id, check_label, check_saga_id, check_token
 from saga_core.records import SagaRecord, SagaState, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
 from saga_core.timing import AT_START
@@ -81,6 +81,7 @@ async def notify(
 
     Returns what became of it, and its id.
     """
+    check_token(token)
     check_label(event_id, "event_id")
     check_label(correlation_id, "correlation_id")
     if isinstance(event, BaseModel):

@@ -68,8 +68,8 @@ class SagaOrchestrator:
         """`execution_lease` is how long a saga stays with a driver that died; it renews itself.
 
         `limits` bounds the size of payloads; `plugins` are objects with a `saga_observe` hook.
-        Raises `SagaDefinitionError` for a lease that is not a positive timedelta, and
-        `BackendConflictError` for a misspelt hook.
+        Raises `SagaDefinitionError` for a lease that is not a positive timedelta or plugins that
+        are not several, and `BackendConflictError` for a misspelt hook.
         """
         if not isinstance(store, SagaStore):
             raise SagaDefinitionError(
@@ -272,15 +272,14 @@ class SagaOrchestrator:
     ) -> NotifyResult:
         """Hand an event to a saga that waits, and say what became of it.
 
-        Taken only while the saga is SUSPENDED and not paused, or its rollback waits for an
-        event, and `token` is
-        its current `step_execution_token`, which the event replaces. A step that awaits a typed
-        event gets it as `ctx.event`: an instance of the model, or a mapping that fits one. Any
+        Taken only while the saga is SUSPENDED and not paused, or its rollback waits for an event,
+        and `token` is its current `step_execution_token`, which the event replaces. A step that
+        awaits a typed event gets it as `ctx.event`: a model, or a mapping that fits one. Any
         other step is entered again, with the event as `latest_event` for its input map. The saga
         is driven on in this task, or with `wait=False` left to a worker. Not accepted means that
         nothing was stored; `reason` says why. A known `event_id` is a duplicate. Raises
-        `SagaNotFoundError`, `PayloadError` for an event that cannot be stored, and
-        `SagaDefinitionError`.
+        `SagaNotFoundError`, `PayloadError` for an event that cannot be stored, `SagaStateError` for
+        a `saga_id` or `token` that is no UUID, and `SagaDefinitionError`.
         """
         reason, event_id = await notify(
             self.engine,
@@ -358,7 +357,8 @@ class SagaOrchestrator:
         what they are for; changes nothing. What is started meanwhile may be missed.
         """
         engine = self.engine
-        return await check_definitions(store or self.store, engine.registry, engine.limits)
+        store = self.store if store is None else store
+        return await check_definitions(store, engine.registry, engine.limits)
 
     async def _abandon(self, new: NewSaga) -> None:
         """Give back a saga whose starter was cancelled while it was being written."""

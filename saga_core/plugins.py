@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,7 +27,13 @@ from saga_core.discovery import (
     published,
     register,
 )
-from saga_core.errors import BackendConflictError, BackendNotFoundError, SagaError, StoreUrlError
+from saga_core.errors import (
+    BackendConflictError,
+    BackendNotFoundError,
+    SagaDefinitionError,
+    SagaError,
+    StoreUrlError,
+)
 from saga_core.hookspecs import BackendSpec, Capability, ObservedEvent, StoreOptions
 from saga_core.store import CONTRACT_VERSION, SagaStore
 
@@ -188,8 +194,14 @@ def build_hooks(plugins: Sequence[object]) -> ObserverHooks:
     """Check plugins that implement `saga_observe` and make them callable.
 
     Each is called by itself, so one that fails keeps no other from hearing. Raises
-    `BackendConflictError` for a plugin with a misspelt hook or without `saga_observe`.
+    `BackendConflictError` for a plugin with a misspelt hook or without `saga_observe`, and
+    `SagaDefinitionError` for what is no sequence.
     """
+    if not isinstance(plugins, Iterable):
+        kind = type(plugins).__name__
+        raise SagaDefinitionError(
+            f"plugins must be a sequence of plugins, got {kind}: plugins=[one] for one, () for none"
+        )
     observers: list[tuple[str, pluggy.HookCaller]] = []
     for plugin in plugins:
         name = getattr(plugin, "__name__", None) or type(plugin).__qualname__

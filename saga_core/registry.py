@@ -213,6 +213,8 @@ class Registry:
 
     def latest(self, name: str) -> Registration:
         """Return what new sagas of this name run. Raises `SagaDefinitionError`."""
+        if not isinstance(name, str):
+            raise SagaDefinitionError(f"saga_name must be text, got {type(name).__name__}")
         registration = self._latest.get(name)
         if registration is None:
             raise SagaDefinitionError(
