@@ -9,7 +9,7 @@ from enum import StrEnum
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import NonRetryableError
 from saga_core.status import Hook
-from saga_testing.family import Family, after_pivot, latest, ways_back
+from saga_testing.family import Family, after_pivot, beside, latest, partner, ways_back
 from saga_testing.faults import InjectedError
 from saga_testing.places import Action, Moment, Place
 
@@ -52,6 +52,8 @@ class CaseFault:
     error: type[Exception] | None = None
     times: int | None = None
     nth: int = 1
+    when_done: tuple[str, ...] = ()
+    """What is done before, in other branches of a parallel saga."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class Case:
         first = self.faults[0]
         at = "" if self.boundary is not Boundary.CRASH else f" {first.place.moment}"
         nth = "" if first.nth == 1 else f", at visit {first.nth}"
-        return f"{self.boundary}{at} {self.action} of '{self.step_id}'{nth}"
+        after = f", after {', '.join(first.when_done)}" if first.when_done else ""
+        return f"{self.boundary}{at} {self.action} of '{self.step_id}'{nth}{after}"
 
 
 def cases_of(family: Family, visits: Mapping[Place, int]) -> Iterator[Case]:
@@ -99,7 +102,7 @@ def cases_of(family: Family, visits: Mapping[Place, int]) -> Iterator[Case]:
                     )
     hooks = {spec.step_id: (spec, each) for each in family.definitions for spec in each.hooks}
     for spec, definition in hooks.values():  # a place is that hook of any of them
-        yield from _around(spec, family.last(ways_back(definition)[-1]), visits)
+        yield from _around(spec, _failure(family, definition, ways_back(definition)[-1]), visits)
 
 
 def _leading_back(
@@ -108,26 +111,36 @@ def _leading_back(
     back = ways_back(definition)
     for spec in back:
         yield from _failing(spec, visits)
-    for spec in back[:-1]:
-        last = family.last(latest(definition, spec))
-        yield from _crashing_then_failing(spec, last, visits)
-    whole = family.last(latest(family.parent))
-    for spec in back:
+    other = partner(definition, back[-1])
+    for last in (back[-1], other):
+        if last is not None and beside(definition, last):
+            failure = _failure(family, definition, last)
+            step_id = failure.place.step_id
+            yield Case(step_id, Action.EXECUTE, Boundary.BEFORE, (failure,), Ending.UNDONE)
+    aside = [] if definition.pivot is None else beside(definition, definition.pivot)
+    for spec in (*back[:-1], *aside):
+        failure = _failure(family, definition, latest(definition, spec))
+        yield from _crashing_then_failing(spec, failure, visits)
+    if other is not None:
+        failure = _failure(family, definition, other)
+        yield from _crashing_then_failing(back[-1], failure, visits)
+    whole = _failure(family, family.parent, latest(family.parent))
+    for spec in (*back, *aside):
         last = back[-1] if spec is back[-1] else latest(definition, spec)
-        lasts = [last]
-        if definition is not family.parent and whole is not family.last(last):
-            lasts.append(whole)  # undone when it was done, and by another saga's failure
-        for last in lasts:
-            failing = family.last(last)
-            is_failing = family.last(spec) is failing
+        failures = [_failure(family, definition, last)]
+        if spec is back[-1] and other is not None:
+            failures.append(_failure(family, definition, other))
+        if definition is not family.parent and whole.place != failures[0].place:
+            failures.append(whole)  # undone when it was done, and by another saga's failure
+        for failure in failures:
+            is_failing = family.last(spec).step_id == failure.place.step_id
             maybe_done = spec.undoes_maybe_done and spec.child is None
             if spec.can_compensate and (not is_failing or maybe_done):
-                failure = _failure(failing)
                 yield from _undoing(spec, failure, Action.COMPENSATE, visits)
         if spec.undoes_maybe_done and spec.signature.probe is not None:
             after = Place(Moment.AFTER, Action.EXECUTE, spec.step_id)
-            failure = CaseFault(after, NonRetryableError)
-            yield from _undoing(spec, failure, Action.PROBE, visits)
+            fails = CaseFault(after, NonRetryableError)
+            yield from _undoing(spec, fails, Action.PROBE, visits)
 
 
 def _going_on(steps: Iterable[StepSpec], visits: Mapping[Place, int]) -> Iterator[Case]:
@@ -138,12 +151,12 @@ def _going_on(steps: Iterable[StepSpec], visits: Mapping[Place, int]) -> Iterato
             yield Case(spec.step_id, Action.EXECUTE, Boundary.BEFORE, (fault,), Ending.COMPLETED)
 
 
-def _around(spec: StepSpec, last: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
+def _around(spec: StepSpec, failure: CaseFault, visits: Mapping[Place, int]) -> Iterator[Case]:
     """Yield the cases of a hook that a saga comes to, without a fault or in its rollback."""
     more: tuple[CaseFault, ...] = ()
     ending = Ending.COMPLETED
     if spec.hook is Hook.ON_COMPENSATED:
-        more, ending = (_failure(last),), Ending.UNDONE
+        more, ending = (failure,), Ending.UNDONE
     for moment in Moment:
         for place, nth in _each(moment, spec, visits):
             if visits.get(place):
@@ -181,11 +194,11 @@ def _failing(spec: StepSpec, visits: Mapping[Place, int]) -> Iterator[Case]:
 
 
 def _crashing_then_failing(
-    spec: StepSpec, last: StepSpec, visits: Mapping[Place, int]
+    spec: StepSpec, failure: CaseFault, visits: Mapping[Place, int]
 ) -> Iterator[Case]:
     for moment in Moment:
         for place, nth in _each(moment, spec, visits):
-            faults = (CaseFault(place, nth=nth), _failure(last))
+            faults = (CaseFault(place, nth=nth), failure)
             yield Case(spec.step_id, Action.EXECUTE, Boundary.CRASH, faults, Ending.UNDONE)
 
 
@@ -202,6 +215,11 @@ def _undoing(
             yield Case(spec.step_id, action, boundary, faults, Ending.UNDONE)
 
 
-def _failure(spec: StepSpec) -> CaseFault:
-    """Return what makes a saga go back with as much to undo as there can be."""
-    return CaseFault(Place(Moment.BEFORE, Action.EXECUTE, spec.step_id), NonRetryableError)
+def _failure(family: Family, definition: SagaDefinition, last: StepSpec) -> CaseFault:
+    """Return what makes a saga go back with as much to undo as there can be.
+
+    A step beside the failing one is done before: a rollback may else cancel it, or not await it.
+    """
+    failing, others = family.failing(definition, last)
+    place = Place(Moment.BEFORE, Action.EXECUTE, failing.step_id)
+    return CaseFault(place, NonRetryableError, when_done=others)

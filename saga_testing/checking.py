@@ -134,9 +134,15 @@ class _Check:
         """The world before the first run, and so before each."""
         self._visits: Counter[Place] = Counter()
         """How often a run without a fault comes to each place."""
+        self._left: list[tuple[frozenset[str], tuple[str, ...]]] = []
+        """Which steps had begun where something was left that has to be undone, and what."""
         self.report = CheckReport()
 
     async def run(self, boundaries: frozenset[Boundary]) -> None:
+        await self._run_all(boundaries)
+        self._forget_what_others_left()
+
+    async def _run_all(self, boundaries: frozenset[Boundary]) -> None:
         if self._renews:
             family = await self._run_undisturbed()
         else:
@@ -221,7 +227,8 @@ class _Check:
         """Count to which places the longest rollback comes."""
         family = await self._fresh()
         env = self._env(family)
-        env.fail_at(family.last(latest(family.parent)).step_id, error=NonRetryableError)
+        last, others = family.failing(family.parent, latest(family.parent))
+        env.fail_at(last.step_id, error=NonRetryableError, when_done=others)
         await self._play(env)
         for place, times in env.visits.items():
             if place.action is not Action.EXECUTE or place.step_id == Hook.ON_COMPENSATED:
@@ -246,7 +253,13 @@ class _Check:
             if fault.error is None:
                 env.crash_at(str(fault.place), nth=fault.nth)
             else:
-                env.fail_at(str(fault.place), error=fault.error, times=fault.times, nth=fault.nth)
+                env.fail_at(
+                    str(fault.place),
+                    error=fault.error,
+                    times=fault.times,
+                    nth=fault.nth,
+                    when_done=fault.when_done,
+                )
         await self._play(env)
         ended = await self._help(env, case)
         if env.unreached:
@@ -295,11 +308,24 @@ class _Check:
                 if left and not blamed:
                     self.report.unguarded[case.step_id] = left
                     left = ()
+            elif left:
+                began = {call.step_id for call in env.calls if call.action is Action.EXECUTE}
+                self._left.append((frozenset(began), left))
             if missing:
                 self._find(env, case, f"{', '.join(missing)} was done and not undone", left)
             elif left:
                 what = f"it is {ended.status}, and what was done is not undone"
                 self._find(env, case, what, left, tuple(map(str, blamed)))
+
+    def _forget_what_others_left(self) -> None:
+        """Say of no step that it leaves what is left as well where it has not begun."""
+        for step_id, left in list(self.report.unguarded.items()):
+            others = {line for began, lines in self._left if step_id not in began for line in lines}
+            own = tuple(line for line in left if line not in others)
+            if own:
+                self.report.unguarded[step_id] = own
+            else:
+                del self.report.unguarded[step_id]
 
     def _find(
         self,

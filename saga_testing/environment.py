@@ -18,10 +18,16 @@ from saga_core.orchestrator import SagaOrchestrator
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import SagaStatus
 from saga_testing.clock import ManualClock
-from saga_testing.faults import FaultPlan, InjectedError, PlannedFault, WorkerLostError
+from saga_testing.faults import (
+    FaultPlan,
+    InjectedError,
+    PlannedFault,
+    WorkerLostError,
+    exception_of,
+)
 from saga_testing.ledger import Ledger, StepCallMade, World
 from saga_testing.memory import MemoryStore
-from saga_testing.places import Moment, Place, place_of
+from saga_testing.places import Moment, Place, place_of, steps_of
 from saga_testing.script import Script, ScriptPart, awaited
 from saga_testing.workers import KnownSaga, RehearsalWorker
 
@@ -133,17 +139,21 @@ class SagaEnv:
         error: Exception | type[Exception] = InjectedError,
         times: int | None = None,
         nth: int = 1,
+        when_done: str | Sequence[str] = (),
     ) -> None:
         """Raise `error` at a place: `[before:|after:][compensate:|probe:]step`.
 
         In place of the method's code, or after the code has returned. `times` is for how many
         visits in a row, None for all: then the step's retry policy is used up. A
-        `NonRetryableError` is not retried. Raises `SagaDefinitionError` as `crash_at` does.
+        `NonRetryableError` is not retried. `when_done` names steps of a parallel saga that are to
+        be done first: the failing one sleeps before its code until they are. Raises
+        `SagaDefinitionError` as `crash_at` does.
         """
-        raised = _made(error, place)
+        raised = exception_of(error, place)
         shown = error.__name__ if isinstance(error, type) else repr(error)
         shown = "" if error is InjectedError else shown
-        self._add(place, raised, shown, nth, times, (Moment.BEFORE, Moment.AFTER))
+        first = (when_done,) if isinstance(when_done, str) else when_done
+        self._add(place, raised, shown, nth, times, (Moment.BEFORE, Moment.AFTER), first)
 
     def forget(self) -> None:
         """Let nothing more go wrong: drop what was planned, whether it has happened or not."""
@@ -157,6 +167,7 @@ class SagaEnv:
         nth: int,
         times: int | None,
         moments: tuple[Moment, ...],
+        when_done: Sequence[str] = (),
     ) -> None:
         for name, number in (("nth", nth), ("times", times)):
             if number is not None and (type(number) is not int or number < 1):
@@ -164,7 +175,8 @@ class SagaEnv:
                     f"{name} must be a whole number of at least 1, got {number!r}"
                 )
         where = place_of(place, self.definitions, moments=moments)
-        self._plan.add(PlannedFault(where, error, shown, nth, times))
+        first = steps_of(when_done, where, self.definitions)
+        self._plan.add(PlannedFault(where, error, shown, nth, times, first))
 
     # --- running --------------------------------------------------------------------------------
 
@@ -328,20 +340,6 @@ class SagaEnv:
         name = f"saga-{len(self._known) + 1}"
         self.register(name, definition)
         return name
-
-
-def _made(error: Exception | type[Exception], place: str) -> Exception:
-    """Return an exception to raise. Raises `SagaDefinitionError` for what is none."""
-    if isinstance(error, Exception):
-        return error
-    if not (isinstance(error, type) and issubclass(error, Exception)):
-        raise SagaDefinitionError(f"fail_at needs an exception to raise, got {error!r}")
-    try:
-        return error(f"fail_at {place}")
-    except TypeError:
-        raise SagaDefinitionError(
-            f"fail_at cannot make a {error.__name__} of a text: give it one that is made"
-        ) from None
 
 
 def saga_env(

@@ -9,7 +9,7 @@ from functools import cached_property
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import SagaDefinitionError
 
-__all__ = ["Family", "after_pivot", "latest", "ways_back"]
+__all__ = ["Family", "after_pivot", "beside", "latest", "partner", "ways_back"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,17 @@ class Family:
         """Return the step itself; of one that is a child, what begins last in the child."""
         return spec if spec.child is None else self.last(latest(self.children[spec.child]))
 
+    def failing(
+        self, definition: SagaDefinition, spec: StepSpec
+    ) -> tuple[StepSpec, tuple[str, ...]]:
+        """Return what fails so that as much is done before as can be, and after which steps."""
+        others = tuple(each.step_id for each in beside(definition, spec))
+        if spec.child is None:
+            return spec, others
+        child = self.children[spec.child]
+        failing, more = self.failing(child, latest(child))
+        return failing, (*others, *more)
+
     @cached_property
     def past_pivot(self) -> frozenset[str]:
         """The names of the children that begin when there is no way back any more."""
@@ -115,6 +126,27 @@ def latest(definition: SagaDefinition, after: StepSpec | None = None) -> StepSpe
     if after is not None:
         ends = [spec for spec in ends if after.step_id in _reached(definition, spec)] or ends
     return max(ends, key=lambda spec: (len(_reached(definition, spec)), spec.index))
+
+
+def beside(definition: SagaDefinition, spec: StepSpec) -> list[StepSpec]:
+    """Return the steps before the pivot that neither need a step nor are needed by it."""
+    if not definition.parallel:
+        return []
+    after = {each.step_id for each in after_pivot(definition)}
+    near = _reached(definition, spec) | after | {spec.step_id}
+    return [
+        each
+        for each in definition.steps
+        if each.step_id not in near and spec.step_id not in _reached(definition, each)
+    ]
+
+
+def partner(definition: SagaDefinition, spec: StepSpec) -> StepSpec | None:
+    """Return a step that may fail when one that nobody needs is done; None if there is none."""
+    if spec.pivot:
+        return None
+    others = beside(definition, spec)
+    return max(others, key=lambda each: (len(_reached(definition, each)), each.index), default=None)
 
 
 def after_pivot(definition: SagaDefinition) -> list[StepSpec]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import SagaDefinitionError
 
-__all__ = ["Action", "Moment", "Place", "place_of"]
+__all__ = ["Action", "Moment", "Place", "place_of", "steps_of"]
 
 
 class Action(StrEnum):
@@ -75,6 +75,26 @@ def place_of(
             f"{', '.join(able) or 'none'}"
         )
     return Place(moment, action, step_id)
+
+
+def steps_of(
+    when_done: Sequence[str], place: Place, definitions: Iterable[SagaDefinition]
+) -> tuple[str, ...]:
+    """Check the steps that are to be done before something goes wrong at a place.
+
+    Raises `SagaDefinitionError` for what is no id of a step, and for a place within a step's code.
+    """
+    if isinstance(when_done, str) or not isinstance(when_done, Sequence):
+        raise SagaDefinitionError(f"when_done must be the ids of steps, got {when_done!r}")
+    steps = tuple(when_done)
+    for name in steps:
+        if place_of(name, definitions).step_id != name:
+            raise SagaDefinitionError(f"when_done takes the ids of steps alone, got {name!r}")
+    if steps and (place.moment, place.action) != (Moment.BEFORE, Action.EXECUTE):
+        raise SagaDefinitionError(
+            f"when_done is for a step that fails before its code has begun, not for '{place}'"
+        )
+    return steps
 
 
 def _has(spec: StepSpec, action: Action) -> bool:

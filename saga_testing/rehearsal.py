@@ -16,8 +16,8 @@ from saga_testing.places import Action, Moment, Place
 
 __all__ = ["rehearsed"]
 
-Visit = Callable[[Place], None]
-"""Raises what is to go wrong at a place."""
+Visit = Callable[[Place], Sleep | None]
+"""Raises what is to go wrong at a place, or returns for how long the step is held back there."""
 
 
 def rehearsed(definition: SagaDefinition, visit: Visit, ledger: Ledger) -> SagaDefinition:
@@ -94,7 +94,9 @@ def _wrapped(
 
     @functools.wraps(method)
     async def in_task(*arguments: Any) -> Any:
-        visit(before)
+        held = visit(before)
+        if held is not None:
+            return held
         begun = ledger.begin(action, spec.step_id)
         try:
             result = await method(*arguments)
@@ -105,7 +107,9 @@ def _wrapped(
 
     @functools.wraps(method)
     def in_thread(*arguments: Any) -> Any:
-        visit(before)
+        held = visit(before)
+        if held is not None:
+            return held
         begun = ledger.begin(action, spec.step_id)
         try:
             result = method(*arguments)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from saga_core.admin import SagaAdmin
+from saga_core.awaiting import Sleep
 from saga_core.codec import PayloadLimits
 from saga_core.definition import SagaDefinition
 from saga_core.orchestrator import SagaOrchestrator
@@ -76,15 +77,23 @@ class RehearsalWorker:
         self._known[name, options.get("version", "1")] = KnownSaga(name, definition, options)
         return rehearsed(definition, self.visit, self._ledger)
 
-    def visit(self, place: Place) -> None:
-        """Come to a place: raise what is planned there, or die."""
+    def visit(self, place: Place) -> Sleep | None:
+        """Come to a place: raise what is planned there, or die, or be held back."""
         self.check_alive()
+        held = self._plan.hold(place)
+        if held is not None:
+            return held
         error = self._plan.visit(place)
         if isinstance(error, WorkerLostError):
             self.lost = True
             raise error
         if error is not None:
             raise error
+        return None
+
+    def done(self, step_id: str) -> None:
+        """Note that a step is on record as done."""
+        self._plan.done.add(step_id)
 
     def check_alive(self) -> None:
         if self.lost:
@@ -116,6 +125,8 @@ class _MortalStore(MemoryStore):
         self.worker.check_alive()
         committed = await super().commit(transition)
         for entry in transition.history:
+            if entry.kind is EntryKind.COMPLETED and entry.step_id is not None:
+                self.worker.done(entry.step_id)
             action = _action(entry, transition)
             if action is not None and entry.step_id is not None:
                 self.worker.visit(Place(Moment.RECORDED, action, entry.step_id))

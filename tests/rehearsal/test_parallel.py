@@ -16,13 +16,16 @@ from saga_core import (
     AwaitEvent,
     BaseStep,
     FixedRetry,
+    NonRetryableError,
     SagaBuilder,
     SagaDefinition,
+    SagaDefinitionError,
     SagaStatus,
     Sleep,
     StepContext,
 )
 from saga_testing import CheckReport, check_saga, saga_env
+from saga_testing.places import Action
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -118,6 +121,124 @@ async def test_forgetful_branch_is_found(step: str) -> None:
     assert not report.ok
     left = {line for finding in report.findings for line in finding.left}
     assert f"world['{step}'] is left: 1" in left
+
+
+class TakeLast(Take):
+    """Who is cancelled has not taken anything."""
+
+    async def execute(self, inp: str, ctx: StepContext) -> str:
+        await asyncio.sleep(0)
+        self.world.taken.setdefault(ctx.step_id, set()).add(ctx.idempotency_key)
+        return ctx.idempotency_key
+
+
+def independent(world: World, *, cancel: bool, forgets: str = "") -> SagaDefinition:
+    builder = SagaBuilder(parallel=True, on_branch_failure="cancel" if cancel else "finish")
+    for step_id in ("one", "two", "three"):
+        builder.add_step(
+            step=TakeLast(world, forgets=step_id == forgets),
+            input_map=lambda ctx: "it",
+            step_id=step_id,
+        )
+    return builder.build()
+
+
+@pytest.mark.parametrize("boundary", ["before", "after", "crash"])
+@pytest.mark.parametrize("step", ["one", "two", "three"])
+@pytest.mark.parametrize("cancel", [False, True], ids=["finish", "cancel"])
+async def test_forgetful_branch_that_nobody_needs_is_found(
+    cancel: bool, step: str, boundary: str
+) -> None:
+    world = World()
+    report = await check_saga(
+        lambda: independent(world, cancel=cancel, forgets=step),
+        world=world.look,
+        reset=world.reset,
+        boundaries=[boundary],
+        raises=False,
+    )
+    assert not report.ok
+    assert not report.unreached
+    assert {line for each in report.findings for line in each.left} == {
+        f"world['{step}'] is left: 1"
+    }
+
+
+async def test_branch_beside_the_pivot_is_undone_when_that_fails() -> None:
+    report = await checked(World(), pivot=True, cancel=True, forgets="alone")
+    assert not report.ok
+    undone = {case.step_id for case in report.cases if case.action is Action.COMPENSATE}
+    assert undone >= {"root", "left", "right", "alone"}
+
+
+async def test_step_is_not_charged_with_what_a_step_beside_it_has_left() -> None:
+    class Nothing(BaseStep[str, str]):
+        async def execute(self, inp: str) -> str:
+            return inp
+
+    world = World()
+
+    def made() -> SagaDefinition:
+        builder = SagaBuilder(parallel=True)
+        for step_id in ("one", "two"):
+            step = Take(world, forgets=True)
+            builder.add_step(step=step, input_map=lambda ctx: "it", step_id=step_id)
+        builder.add_step(
+            step=Nothing(),
+            input_map=lambda *outs: "it",
+            depends_on=["one", "two"],
+            step_id="join",
+        )
+        return builder.build()
+
+    report = await check_saga(made, world=world.look, reset=world.reset, raises=False)
+    assert not report.ok
+    assert report.unguarded == {
+        "one": ("world['one'] is left: 1",),
+        "two": ("world['two'] is left: 1",),
+    }
+
+
+async def test_failure_can_be_kept_back_until_a_branch_is_done() -> None:
+    world = World()
+    async with saga_env(world=world.look) as env:
+        env.fail_at("one", error=NonRetryableError, when_done=("three", "two"))
+        ended = await env.run(independent(world, cancel=True))
+        assert ended.status is SagaStatus.COMPENSATED
+        assert {(call.action, call.step_id) for call in env.calls} == {
+            ("execute", "two"),
+            ("execute", "three"),
+            ("compensate", "two"),
+            ("compensate", "three"),
+        }
+        assert env.planned == (
+            "env.fail_at(\"before:one\", error=NonRetryableError, when_done=('three', 'two'))",
+        )
+
+
+async def test_failure_is_not_kept_back_for_ever() -> None:
+    async with saga_env() as env:
+        env.fail_at("root", error=NonRetryableError, when_done="join")  # which needs it
+        ended = await env.run(build(World()), events=[Arrived(at="noon")])
+        assert ended.status is SagaStatus.COMPENSATED
+
+
+@pytest.mark.parametrize(
+    ("place", "when_done"),
+    [
+        ("root", "nobody"),
+        ("root", "compensate:left"),
+        ("root", 5),
+        ("root", [5]),
+        ("after:root", "alone"),
+        ("compensate:root", "alone"),
+    ],
+)
+async def test_bad_plan_for_branches_is_refused(place: str, when_done: Any) -> None:
+    async with saga_env() as env:
+        env.register("trip", build(World()))
+        with pytest.raises(SagaDefinitionError):
+            env.fail_at(place, when_done=when_done)
 
 
 async def test_a_run_comes_to_the_same_each_time() -> None:
