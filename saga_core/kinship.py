@@ -7,9 +7,11 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from saga_core.branches import standing
 from saga_core.child import ChildResult, parent_of
 from saga_core.definition import StepSpec
 from saga_core.errors import SagaNotFoundError, SagaStateError
+from saga_core.pausing import newest_pause
 from saga_core.records import SagaRecord
 from saga_core.store import SagaStore
 
@@ -56,7 +58,7 @@ async def check_parent_waits(store: SagaStore, record: SagaRecord) -> None:
         parent = await store.load(link.saga_id)
     except SagaNotFoundError:
         return  # nobody is left whom it would surprise
-    if str(record.saga_id) in (parent.state.waiting_for or ""):
+    if any(str(record.saga_id) in each for each in _waits_for(parent)):
         return
     raise SagaStateError(
         f"saga {record.saga_id} is {record.state.status} and a child of saga {link.saga_id} "
@@ -64,3 +66,11 @@ async def check_parent_waits(store: SagaStore, record: SagaRecord) -> None:
         "child no more. Ask for what is wanted of the parent; it starts the child anew.",
         saga_id=record.saga_id,
     )
+
+
+def _waits_for(record: SagaRecord) -> list[str]:
+    """Return what a saga waits for at each of its steps, or did when it was paused."""
+    pause = newest_pause(record.outputs) if record.state.is_paused else None
+    whole = record.state.waiting_for if pause is None else pause.waiting_for
+    branches = (each.state.waiting_for for each in standing(record).values() if each.rests)
+    return [each for each in (whole, *branches) if each is not None]

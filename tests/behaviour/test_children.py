@@ -241,6 +241,31 @@ async def test_failed_child_whose_parent_has_moved_on_is_not_revived(
     assert "moved on" in (item.why or "")
 
 
+async def test_aborted_child_is_revived_while_its_parent_is_paused_and_waits_for_it(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    trouble = [True]
+
+    def busy(_: Number, ctx: StepContext) -> None:
+        if trouble:
+            raise ValueError("busy")
+
+    child = definition(Story().step(busy), retry_policy=retry(9, 99 * HOUR))
+    family = Family(store, child=child)
+    saga_id = await family.start()
+    await family.orchestrator.run_due()
+    await family.admin.pause(saga_id)
+    child_id = child_id_of(saga_id, "child", 0)
+    await family.admin.abort(child_id, wait=True)
+    trouble.clear()
+    await family.admin.retry_step(child_id)
+    assert (await family.admin.get_saga(child_id)).status is SagaStatus.COMPLETED
+    await family.admin.resume(saga_id)
+    after = await family.settle(harness, saga_id)
+    assert after.status is SagaStatus.COMPLETED, await family.admin.explain(saga_id)
+    assert after.output_of(family.ref).saga_id == child_id
+
+
 async def test_stuck_child_lets_its_parent_wait_until_a_person_has_helped(
     store: SagaStore, harness: StoreHarness
 ) -> None:

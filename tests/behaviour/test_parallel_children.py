@@ -6,14 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from saga_core import (
     ChildStart,
     SagaAdmin,
     SagaAdminSnapshot,
     SagaBuilder,
+    SagaDefinition,
     SagaOrchestrator,
+    SagaStateError,
     SagaStatus,
     SagaStore,
+    StepContext,
 )
 from saga_core.child import child_id_of
 from saga_core.records import HistoryEntry, SagaRecord
@@ -21,7 +26,7 @@ from saga_core.status import EntryKind
 from saga_testing import FaultyStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.branches import Gate
-from tests.behaviour.cast import HOUR, Story, definition, retry
+from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry
 
 
 class Together(FaultyStore):
@@ -51,12 +56,14 @@ class Siblings:
         self,
         store: SagaStore,
         aggregates: Mapping[str, str | None],
-        options: Mapping[str, Mapping[str, Any]],
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        child: SagaDefinition | None = None,
     ) -> None:
         self.saga_id = uuid4()
         self.store = Together(store, self.saga_id, *aggregates)
         self.orchestrator = SagaOrchestrator(store=self.store)
-        self.orchestrator.register("child", definition(Story().step()))
+        self.orchestrator.register("child", child or definition(Story().step()))
         builder = SagaBuilder(parallel=True)
         for step_id, key in aggregates.items():
             start = ChildStart(initial_data={"n": 1}, aggregation_id=key)
@@ -64,7 +71,7 @@ class Siblings:
                 saga_name="child",
                 step_id=step_id,
                 input_map=lambda ctx, start=start: start,
-                **options.get(step_id, {}),
+                **(options or {}).get(step_id, {}),
             )
         self.orchestrator.register("parent", builder.build())
         self.admin = SagaAdmin(engine=self.orchestrator.engine)
@@ -148,6 +155,55 @@ async def test_of_branches_that_want_one_aggregate_one_gets_it_and_then_the_othe
     after = await family.settle(harness)
     assert after.status is SagaStatus.COMPLETED, await family.admin.explain(after.saga_id)
     assert [child.step_id for child in after.children] != 2 * [first.step_id]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_child_is_revived_while_its_branch_waits_for_it_whatever_the_others_do(
+    store: SagaStore, harness: StoreHarness, paused: bool
+) -> None:
+    trouble = [True]
+
+    def busy(_: Number, ctx: StepContext) -> None:
+        if trouble:
+            raise ValueError("busy")
+
+    child = definition(Story().step(busy), retry_policy=retry(9, 99 * HOUR))
+    family = Siblings(store, {"left": None, "middle": None, "right": None}, child=child)
+    before = await family.start()
+    await family.orchestrator.run_due()
+    if paused:
+        await family.admin.pause(family.saga_id)
+    trouble.clear()
+    for one in before.children:
+        await family.admin.abort(one.saga_id, wait=True)
+        assert (await family.admin.get_saga(one.saga_id)).status is SagaStatus.FAILED
+        await family.admin.retry_step(one.saga_id)
+        assert (await family.admin.get_saga(one.saga_id)).status is SagaStatus.COMPLETED
+    if paused:
+        await family.admin.resume(family.saga_id)
+    after = await family.settle(harness)
+    assert after.status is SagaStatus.COMPLETED, await family.admin.explain(after.saga_id)
+    assert after.children == before.children
+
+
+async def test_child_whose_branch_has_moved_on_is_not_revived_though_others_wait(
+    store: SagaStore,
+) -> None:
+    child = definition(
+        Story().step(fails()), retry_policy=retry(9, 99 * HOUR), compensate_on_failure=False
+    )
+    tries = {"retry_policy": retry(2, 99 * HOUR)}
+    family = Siblings(store, {"left": None, "right": None}, {"left": tries}, child=child)
+    await family.start()
+    await family.orchestrator.run_due()
+    gone = child_id_of(family.saga_id, "left", 0)
+    await family.admin.abort(gone, wait=True)
+    await family.orchestrator.run_due()
+    after = await family.see()
+    assert (after.status, after.error_code) == (SagaStatus.SUSPENDED, "ChildFailedError")
+    assert str(child_id_of(family.saga_id, "right", 0)) in (after.waiting_for or "")
+    with pytest.raises(SagaStateError, match=f"child of saga {family.saga_id}.*has moved on"):
+        await family.admin.retry_step(gone)
 
 
 async def told(store: SagaStore, saga_id: UUID) -> list[HistoryEntry]:
