@@ -319,9 +319,10 @@ class SagaAdmin:
         another idempotency key: what attempts with the old one did stays done, unless the step
         is `compensate_when="maybe_done"`, when a rollback undoes that too. A wait begins anew; a
         saga that is paused, or has not begun, takes the input and rests on, unless it is to begin
-        with a hook, after which its input is computed; a deadline that has passed is void. If somebody drives the saga, the command is put into its inbox and taken
-        unless the attempt in flight completes the step, or fails it for good. `wait` drives the
-        saga on in this task, or waits for whoever does.
+        with a hook, after which its input is computed; a deadline that has passed is void. If
+        somebody drives the saga, the command is put into its inbox and taken unless the attempt
+        in flight completes the step, or fails it for good. `wait` drives the saga on in this
+        task, or waits for whoever does.
         """
         by = _operator(actor, reason)
         live = await self._engine.look_at(await self._load(saga_id))
