@@ -17,13 +17,12 @@ def move_to_version(
     """Go on at the step that the upcaster has named, without changing what the saga waits for.
 
     The token stays, so that who has it can still reach the saga. Attempts are those of the step:
-    another one begins at its first. The decision is written with whatever follows first.
+    another one begins at its first. So is the idempotency key, also if the input is told in other
+    words: an attempt whose answer was lost may stand under it. The decision is written with
+    whatever follows first.
     """
     spec = definition.step(moved.step_id)
     there = replace(state, step_id=spec.step_id, step_index=spec.index, step_input=moved.input)
     if spec.step_id != state.step_id:
         there = replace(there, attempt=0, generation=0)
-    elif state.step_input is not None and moved.input != state.step_input:
-        # Providers refuse a known idempotency key with other parameters.
-        there = replace(there, generation=state.generation + 1)
     return Decision(state=there, history=(moved.entry,), drive=False, due=None)

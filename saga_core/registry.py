@@ -12,6 +12,7 @@ from saga_core.child import DEEPEST
 from saga_core.definition import SagaDefinition
 from saga_core.errors import SagaDefinitionError
 from saga_core.records import Registered, SagaRecord
+from saga_core.status import EntryKind
 from saga_core.timing import check_deadline_length
 from saga_core.upcaster import Convert, Upcaster
 
@@ -208,8 +209,16 @@ class Registry:
         return registration
 
     def route(self, record: SagaRecord) -> Route | None:
-        """Return the way to a newer version for a saga as it is driven, if there is one."""
-        return self._routes.get(_key(record))
+        """Return the way to a newer version for a saga as it is driven, if there is one.
+
+        One that no upcaster can move has none while its own version is registered.
+        """
+        route = self._routes.get(_key(record))
+        own = self._by_key.get((record.saga_name, record.definition_version))
+        if route is None or own is None or own.definition.fingerprint != record.fingerprint:
+            return route
+        went_back = any(entry.kind is EntryKind.VOIDED for entry in record.outputs)
+        return None if went_back or own.definition.parallel else route
 
     def latest(self, name: str) -> Registration:
         """Return what new sagas of this name run. Raises `SagaDefinitionError`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,15 @@ from saga_core.definition import SagaDefinition
 from saga_core.errors import PayloadError, SagaDefinitionError
 from saga_core.failure import describe
 from saga_core.happening import Mapped, MovedToVersion
+from saga_core.inflight import done_step, doubtful, payload, yet_to_be_undone
 from saga_core.live import LiveSaga, Unwritten
-from saga_core.records import KEY, HistoryEntry, NewEntry, SagaRecord, StoredSignal
+from saga_core.records import KEY, NewEntry, SagaRecord, StoredSignal
 from saga_core.registry import Registry, Route
+from saga_core.rollback import begun_step
 from saga_core.status import Direction, EntryKind
 from saga_core.timing import AT_START
 from saga_core.upcaster import DoneStep, SagaInFlight
-from saga_core.versions import Move, NewOutput, as_driven, is_done, tag_of
+from saga_core.versions import Move, NewOutput, as_driven, tag_of
 
 __all__ = ["bring_to_life"]
 
@@ -103,9 +105,9 @@ class _Upcast:
         self._limits = limits
         self._heard = heard
         self._outputs = {
-            entry.step_id: entry for entry in _yet_to_be_undone(record) if entry.step_id is not None
+            entry.step_id: entry for entry in yet_to_be_undone(record) if entry.step_id is not None
         }
-        self._doubtful = _doubtful(record)
+        self._doubtful = doubtful(record)
 
     @property
     def _definition(self) -> SagaDefinition:
@@ -176,10 +178,10 @@ class _Upcast:
                 version=record.definition_version,
                 direction=state.direction,
                 initial_data=decode_json(record.data, what="initial_data"),
-                done={step_id: _done_step(entry) for step_id, entry in self._outputs.items()},
+                done={step_id: done_step(entry) for step_id, entry in self._outputs.items()},
                 step_id=state.step_id or "",
-                step_input=_value(state.step_input),
-                maybe_done={step_id: _value(text) for step_id, text in self._doubtful.items()},
+                step_input=payload(state.step_input),
+                maybe_done={step_id: payload(text) for step_id, text in self._doubtful.items()},
             )
         except PayloadError as error:
             raise _RefusedError(str(error)) from error
@@ -242,7 +244,7 @@ class _Upcast:
             old = None if stored is None else stored.input
             if spec.can_compensate:
                 given = self._text(spec.input, done.input, old, what)
-            elif old is not None and _plainly(done.input) == _plainly(_value(old)):
+            elif old is not None and _plainly(done.input) == _plainly(payload(old)):
                 given = old  # nothing reads it any more
             else:
                 given = self._plain(done.input, what)
@@ -302,12 +304,23 @@ class _Upcast:
                 f"step '{before.step_id}', which may have been done, is being undone, so its "
                 "upcaster must leave it there"
             )
+        if forward and after.step_id != before.step_id and self._may_have_been_done():
+            raise _RefusedError(
+                f"step '{before.step_id}' may have been done, and a rollback would pass it over: "
+                "leave the saga there, with a DoneStep for each new step before it"
+            )
         waits = self._record.state.waiting_for not in (None, AT_START, KEY)
         if waits and after.step_id != before.step_id:
             raise _RefusedError(
                 f"it waits for {self._record.state.waiting_for} at step '{before.step_id}', so "
                 "its upcaster must leave it there"
             )
+
+    def _may_have_been_done(self) -> bool:
+        """Tell whether a rollback would have to undo the current step, finished or not."""
+        step_id = self._record.state.step_id
+        known = any(spec.step_id == step_id for spec in self._definition.steps)
+        return known and begun_step(self._definition, self._record.state) is not None
 
     def _given(self, before: SagaInFlight, after: SagaInFlight, live: LiveSaga) -> str | None:
         """Return the current step's input in the new version."""
@@ -334,7 +347,7 @@ class _Upcast:
     def _text(self, codec: PayloadCodec, value: Any, stored: str | None, what: str) -> str:
         """Return a valid value's text, to the letter the stored one if it is the same."""
         try:
-            if stored is not None and _plainly(value) == _plainly(_value(stored)):
+            if stored is not None and _plainly(value) == _plainly(payload(stored)):
                 codec.decode(stored, what=what)
                 return stored
             return codec.encode(value, what=what, limits=self._limits)
@@ -346,47 +359,6 @@ class _Upcast:
             return encode_json(value, what=what, limits=self._limits)
         except PayloadError as error:
             raise _RefusedError(str(error)) from error
-
-
-def _yet_to_be_undone(record: SagaRecord) -> Iterator[HistoryEntry]:
-    """Yield what was put out by the steps that are done; in a rollback, up to the current one."""
-    newest: dict[str, HistoryEntry] = {}
-    for entry in record.outputs:
-        if is_done(entry) and entry.step_id is not None:
-            newest.pop(entry.step_id, None)
-            newest[entry.step_id] = entry
-    current = record.state.step_id
-    rollback = record.state.direction is Direction.ROLLBACK
-    for step_id, entry in newest.items():
-        yield entry
-        if rollback and step_id == current:
-            return
-
-
-def _doubtful(record: SagaRecord) -> Mapping[str, str]:
-    """Return what nobody knows to be done or not and is yet to be undone: the input by step id.
-
-    A rollback begins with it, so it is the current step if there is any.
-    """
-    current = record.state.step_id
-    if record.state.direction is Direction.FORWARD or current is None:
-        return {}
-    for entry in reversed(record.outputs):
-        if entry.step_id == current and is_done(entry):
-            return {}  # it was asked whether it was done
-        if entry.step_id == current and entry.kind is EntryKind.MAYBE_DONE:
-            return {current: entry.input or "null"}
-    return {}
-
-
-def _done_step(entry: HistoryEntry) -> DoneStep:
-    return DoneStep(
-        input=_value(entry.input), output=_value(entry.output), ran=entry.input is not None
-    )
-
-
-def _value(text: str | None) -> Any:
-    return None if text is None else decode_json(text, what="a payload")
 
 
 def _plainly(value: Any) -> str | None:

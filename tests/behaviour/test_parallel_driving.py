@@ -21,6 +21,7 @@ from saga_core import (
     SagaStore,
     SagaWorker,
     StepContext,
+    Upcaster,
 )
 from saga_core.hookspecs import ObservedEvent, hookimpl
 from saga_testing import MemoryStore
@@ -278,20 +279,30 @@ async def test_definition_that_links_its_steps_otherwise_is_not_driven(store: Sa
     assert (await turned.orchestrator.check_definitions()).ok is True
 
 
-async def test_upcaster_does_not_move_a_parallel_saga(store: SagaStore) -> None:
+async def test_upcaster_does_not_move_a_parallel_saga(
+    store: SagaStore, harness: StoreHarness
+) -> None:
     story = Story()
     made = parallel({"a": story.step(awaits)})
     saga_id = await saga(store, made=made).start()
     later = SagaOrchestrator(store=store)
     more = parallel({"a": story.step(), "b": story.step()})
-    later.register(NAME, made)
-    later.register(NAME, more, version="2", upcast={"1": lambda flight: flight})
+    same = Upcaster(lambda flight: flight, fingerprints=(made.fingerprint,))
+    later.register(NAME, more, version="2", upcast={"1": same})
     await later.signal(saga_id=saga_id, event=Paid(amount=1))
     await later.run_due()
     stays = await later.get_snapshot(saga_id)
     assert stays.status is SagaStatus.SUSPENDED
     report = await later.check_definitions()
     assert "parallel sagas end with the version that they were started with" in str(report)
+    both = SagaOrchestrator(store=store)
+    both.register(NAME, made)
+    both.register(NAME, more, version="2", upcast={"1": lambda flight: flight})
+    assert (await both.check_definitions()).ok
+    await harness.age(saga_id, HOUR)  # it was given back, to be looked at later
+    await both.run_due()
+    ended = await both.get_snapshot(saga_id)
+    assert (ended.status, ended.version_name) == (SagaStatus.COMPLETED, "1")
 
 
 class Listener:
