@@ -50,7 +50,10 @@ def works_in_transaction(live: LiveSaga) -> bool:
 
 
 class _NotCommittedError(Exception):
-    """The transaction was lost before it was committed: nothing of it has happened."""
+    """The transaction was lost before it was committed: nothing of it has happened.
+
+    Raised from the store's error.
+    """
 
 
 class Transactions:
@@ -71,12 +74,11 @@ class Transactions:
         """Run a step; return what is still to be committed, outside, if anything is.
 
         A failed attempt is rolled back and left to the caller to record. What has gone well is
-        handed to `commit` with the way to write it. A transaction that was lost on its way is
-        as if it had never been: None, and the step is done once more.
+        handed to `commit` with the way to write it; what cannot be committed, or was lost on its
+        way, is a failed attempt: done once more for nothing, the step would be done for ever.
         """
         lender = self._lender
         assert lender is not None  # noqa: S101 - `register` has seen to it
-        forward = live.state.direction is Direction.FORWARD
         step_id = live.state.step_id or ""
         try:
             async with AsyncExitStack() as stack:
@@ -92,19 +94,9 @@ class Transactions:
                 await commit(live, happened, lambda change: self._write(transaction, stack, change))
                 return None
         except TransactionFailedError as error:
-            if forward:
-                live.forget(step_id)
-            spec = live.definition.step(step_id)
-            policy = spec.retry_policy if forward else spec.compensation_retry_policy
-            failure = failure_of(error, policy)
-            jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-            if forward:
-                return StepFailed(failure, uuid4(), jitter)
-            return CompensationFailed(failure, jitter)
-        except _NotCommittedError:
-            if forward:
-                live.forget(step_id)
-            return None
+            return _failed(live, step_id, error)
+        except _NotCommittedError as lost:
+            return _failed(live, step_id, lost.__cause__ or lost)
 
     async def _write(
         self, transaction: StoreTransaction, stack: AsyncExitStack, change: Transition
@@ -131,3 +123,13 @@ class Transactions:
             return found
         self._outage.answered()
         return committed
+
+
+def _failed(live: LiveSaga, step_id: str, error: BaseException) -> StepFailed | CompensationFailed:
+    """Return what it comes to that a step's transaction did not come about."""
+    spec = live.definition.step(step_id)
+    jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+    if live.state.direction is Direction.FORWARD:
+        live.forget(step_id)
+        return StepFailed(failure_of(error, spec.retry_policy), uuid4(), jitter)
+    return CompensationFailed(failure_of(error, spec.compensation_retry_policy), jitter)

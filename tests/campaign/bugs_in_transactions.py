@@ -18,7 +18,7 @@ def failed_attempt_is_not_rolled_back(patch: Patch) -> None:
     patch.setattr(transacting, "FAILURES", ())
 
 
-@bug("no row stands of an execution that is on record", lends=True)
+@bug("was recorded, but nothing of the kind happened", lends=True)
 def lost_commit_is_sent_again_outside(patch: Patch) -> None:
     async def careless(
         self: Transactions, transaction: Any, stack: AsyncExitStack, change: Transition
@@ -42,6 +42,7 @@ def rows_of_a_driver_that_was_overtaken_stand(patch: Patch) -> None:
         try:
             return await commit(self, transition)
         except StaleVersionError:
+            self._commits = True
             await self._session.commit()
             raise
 

@@ -25,6 +25,7 @@ from tests.campaign.ledger import (
     Ended,
     Endless,
     Ledger,
+    Lost,
     Rang,
     Replied,
     row_of,
@@ -88,6 +89,8 @@ class _Trial:
                     self.executions[serial].outcome = outcome
                     self.course.ends(serial)
                     self.met["executions cut short"] += outcome is None
+                case Lost(worker, "transaction"):
+                    self._loses(worker)
                 case Aged(by):
                     self.row.now += by
                 case Endless():
@@ -210,6 +213,15 @@ class _Trial:
         self.course.inbox = self.row.came()
         yield from self.course.begins(began)
         self.met["early events"] += self.course.is_early(began)
+
+    def _loses(self, worker: str) -> None:
+        """Take what was done in a transaction that was lost for a failed attempt."""
+        self.met["lost"] += 1
+        steps = self.plan.steps
+        mine = (each for each in self.executions.values() if each.began.worker == worker)
+        *_, last = (each for each in mine if steps[each.began.step].transaction)
+        last.outcome = Outcome.FAIL
+        self.met["lost transactions"] += 1
 
     def _keyed(self, began: Began) -> Iterator[str]:
         work = self.course.work_of(began)

@@ -224,7 +224,7 @@ class Lent:
         stage, worker, cue = self._process.stage, self._process.worker, self._cue
         if cue is Cue.LOSE_BEFORE:
             await self._stack.aclose()
-            stage.tell(Lost(worker, "commit"))
+            stage.tell(Lost(worker, "transaction"))
             raise StoreUnavailableError("planned: the commit of a step was lost on its way")
         answer, error = None, None
         try:

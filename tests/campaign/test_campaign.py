@@ -175,3 +175,4 @@ async def test_every_saga_ends_as_it_should(backend: str, harness: StoreHarness)
         assert not [name for name in MET if not met[name]], met
         lends = Capability.TRANSACTION in harness.capabilities
         assert (met["rows in transactions"] > 0) is lends
+        assert (met["lost transactions"] > 0) is lends

@@ -202,19 +202,98 @@ async def test_limit_of_a_transaction_is_below_the_lease(
     assert await business.rows() == []
 
 
-@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
-async def test_lost_commit_is_settled_by_its_id(
-    store: SagaStore, business: Business, fault: Fault
+async def test_lost_commit_that_is_on_record_has_been_made(
+    store: SagaStore, business: Business
 ) -> None:
     faulty = FaultyStore(store)
-    faulty.fail("commit_lent", 1, fault)
+    faulty.fail("commit_lent", 1, Fault.AFTER)
     book = Book(business)
     shop = Shop(faulty, book, Book(business))
     saga_id = await shop.start()
     assert await shop.status(saga_id) is SagaStatus.COMPLETED
     assert await business.rows() == ["do step_0", "do step_1"]
     assert faulty.calls_of("recorded") == 1
-    assert len(book.contexts) == (2 if fault is Fault.BEFORE else 1)
+    assert len(book.contexts) == 1
+
+
+async def test_lost_commit_that_is_not_on_record_is_a_failed_attempt(
+    store: SagaStore, business: Business
+) -> None:
+    faulty = FaultyStore(store)
+    faulty.fail("commit_lent", 1, Fault.BEFORE)
+    book = Book(business)
+    policy = FixedRetry(max_attempts=2, delay=NOW)
+    shop = Shop(faulty, book, Book(business), retry_policy=policy)
+    saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.COMPLETED
+    assert await business.rows() == ["do step_0", "do step_1"]
+    assert faulty.calls_of("recorded") == 1
+    assert [context.attempt for context in book.contexts] == [1, 2]
+    assert await shop.kinds(saga_id) == ["retrying", "completed", "completed"]
+    first = (await shop.admin.get_saga(saga_id)).step_history[0]
+    assert first.error_code == "StoreUnavailableError"
+
+
+async def test_step_whose_transactions_are_all_lost_is_not_done_for_ever(
+    store: SagaStore, business: Business
+) -> None:
+    faulty = FaultyStore(store)
+    faulty.fail_always("commit_lent", Fault.BEFORE)
+    book = Book(business)
+    shop = Shop(faulty, book, retry_policy=FixedRetry(max_attempts=3, delay=NOW))
+    async with asyncio.timeout(20):
+        saga_id = await shop.start()
+    snapshot = await shop.orchestrator.get_snapshot(saga_id)
+    assert (snapshot.status, snapshot.error_code) == (
+        SagaStatus.COMPENSATED,
+        "StoreUnavailableError",
+    )
+    assert len(book.contexts) == 3
+    assert await business.rows() == []
+
+
+async def test_compensation_whose_transactions_are_all_lost_is_stuck(
+    store: SagaStore, business: Business
+) -> None:
+    faulty = FaultyStore(store)
+    book = Book(business)
+    shop = Shop(
+        faulty,
+        book,
+        fails=True,
+        compensation_retry_policy=FixedRetry(max_attempts=2, delay=NOW),
+    )
+    for ordinal in (2, 3):
+        faulty.fail("commit_lent", ordinal, Fault.BEFORE)
+    async with asyncio.timeout(20):
+        saga_id = await shop.start()
+    assert await shop.status(saga_id) is SagaStatus.STUCK
+    assert len(book.contexts) == 3
+    assert await business.rows() == ["do step_0"]
+    await shop.admin.retry_step(saga_id)
+    assert await shop.status(saga_id) is SagaStatus.COMPENSATED
+    assert await business.rows() == ["do step_0", "undo step_0"]
+
+
+@pytest.mark.parametrize("harness", ["postgresql", "sql-postgresql"], indirect=True)
+async def test_step_whose_connection_dies_in_each_attempt_has_failed(
+    store: SagaStore, business: Business
+) -> None:
+    """As it does where `idle_in_transaction_session_timeout` is shorter than the step."""
+
+    async def dies(ctx: StepContext) -> None:
+        statement = "SELECT pg_terminate_backend(pg_backend_pid())"
+        is_session = hasattr(ctx.transaction, "sync_session")
+        with pytest.raises(Exception, match=r".+"):
+            await ctx.transaction.execute(text(statement) if is_session else statement)
+
+    book = Book(business, dies, dies, dies)
+    shop = Shop(store, book, retry_policy=FixedRetry(max_attempts=2, delay=NOW))
+    async with asyncio.timeout(20):
+        saga_id = await shop.start()
+    assert (await shop.orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+    assert len(book.contexts) == 2
+    assert await business.rows() == []
 
 
 async def test_lost_question_for_a_lost_commit_is_asked_again(
