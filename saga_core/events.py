@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from saga_core.awaiting import LONGEST_LABEL, event_name
+from saga_core.awaiting import LONGEST_LABEL, AwaitEvent, event_name
 from saga_core.codec import PayloadCodec, PayloadLimits, decode_json, encode_json
 from saga_core.errors import PayloadError, TypeValidationError
 from saga_core.names import check_label
@@ -123,7 +123,8 @@ def event_models(step: BaseStep[Any, Any]) -> Mapping[str, type[BaseModel]]:
 
     A process that takes a waiting saga over has never seen what its step returned, and no class is
     looked up by a name from the store: it is one of those that the step's methods, and what they
-    call in their module, refer to. A name that two of them share is left out.
+    call in their module, refer to, by itself or in an `AwaitEvent`. A name that two of them share
+    is left out.
     """
     models: dict[str, type[BaseModel]] = {}
     doubtful: set[str] = set()
@@ -141,8 +142,14 @@ def event_models(step: BaseStep[Any, Any]) -> Mapping[str, type[BaseModel]]:
             name = event_name(one)
             if models.setdefault(name, one) is not one:
                 doubtful.add(name)
-        elif isinstance(one, tuple | list | frozenset):
+        elif isinstance(one, AwaitEvent):
+            waiting.extend(one.models)
+        elif isinstance(one, tuple | list | set | frozenset):
             waiting.extend(one)
+        elif isinstance(one, dict | types.MappingProxyType):
+            waiting.extend(one.values())
+        elif isinstance(one, property):
+            waiting.append(one.fget)
         elif isinstance(one, staticmethod | classmethod | types.MethodType):
             waiting.append(one.__func__)
         elif isinstance(one, types.FunctionType):
@@ -152,7 +159,9 @@ def event_models(step: BaseStep[Any, Any]) -> Mapping[str, type[BaseModel]]:
 
 
 def _mentions(function: types.FunctionType) -> Iterator[Any]:
-    """Return the values of the names that a function's code uses."""
+    """Return the values of the names that a function's code uses, and its defaults."""
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

@@ -40,7 +40,7 @@ from saga_core.live import LiveSaga
 from saga_core.observing import Observers
 from saga_core.outputs import thing_of
 from saga_core.status import Direction, Hook
-from saga_core.waking import wait_again, wake_up
+from saga_core.waking import goes_on, wait_again, wake_up
 
 __all__ = ["StepCancelledError", "StepRunner", "untimely"]
 
@@ -141,6 +141,8 @@ class StepRunner:
             return Undecodable(failure_of(error))
         shape = spec.signature.execute
         out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
+        while isinstance(out, (AwaitEvent, Sleep)) and goes_on(live, spec, out):
+            out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
         if isinstance(out, (AwaitEvent, Sleep)):
             return wait_again(live, spec, out, self._limits)
         try:
@@ -171,9 +173,10 @@ class StepRunner:
             return Undecodable(_no_longer_optional(spec))
         shape = signature.compensate
         assert shape is not None  # noqa: S101 - decide chose a step that can be undone
-        wish = await self._call(
-            live, spec.step.compensate, shape, (inp, out), spec.compensation_timeout
-        )
+        limit = spec.compensation_timeout
+        wish = await self._call(live, spec.step.compensate, shape, (inp, out), limit)
+        while isinstance(wish, (AwaitEvent, Sleep)) and goes_on(live, spec, wish):
+            wish = await self._call(live, spec.step.compensate, shape, (inp, out), limit)
         if isinstance(wish, (AwaitEvent, Sleep)):
             return wait_again(live, spec, wish, self._limits)
         return Compensated(uuid4())

@@ -99,6 +99,13 @@ class Rest:
             return which
         return f"{which} with correlation_id {self.correlation_id}"
 
+    def is_asked_by(self, wish: AwaitEvent | Sleep) -> bool:
+        """Tell whether a step that asks for this has asked for it: how long it takes aside."""
+        if isinstance(wish, Sleep):
+            return not self.events
+        names = tuple(map(event_name, wish.models))
+        return (self.events, self.correlation_id) == (names, wish.correlation_id)
+
     @property
     def due(self) -> Due | None:
         """Return when it ends by time, for the commit that begins it."""

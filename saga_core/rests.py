@@ -46,6 +46,8 @@ class Rests:
         """The models that steps have asked for under our eyes, by event name."""
         self.entered: tuple[str | None, ...] = ()
         """The ids of the events with which the step is entered, by wait, None for a sleep."""
+        self.repeats = False
+        """Whether the step was entered from its beginning although waits of it are over."""
         self.over: tuple[Any, ...] = ()
         """What the waits that are over have brought the step: an event each, None for a sleep."""
         self.keep(signals)
@@ -157,6 +159,7 @@ class Rests:
         self._given = []
         self.entered = ()
         self.over = ()
+        self.repeats = False
 
     def _earlier(self, rest: Rest) -> tuple[Resting, ...]:
         return self.waits[: rest.number]

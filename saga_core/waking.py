@@ -30,7 +30,7 @@ from saga_core.records import Due, StoredSignal
 from saga_core.resting import Rest
 from saga_core.status import Direction
 
-__all__ = ["awaited_models", "is_answered", "used_up", "wait_again", "wake_up"]
+__all__ = ["awaited_models", "goes_on", "is_answered", "used_up", "wait_again", "wake_up"]
 
 
 def awaited_models(live: LiveSaga, spec: StepSpec) -> Mapping[str, type[BaseModel]]:
@@ -43,10 +43,11 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
 
     What the step gets to see of its waits is left in `live.rests`. A process in which the model of
     an event is not to be found enters the step from its beginning: it will ask for the event once
-    more, and so name the model.
+    more, and so name the model; `goes_on` is asked then.
     """
     rests = live.rests
     rests.enter()
+    rests.repeats = False
     try:
         waits = rests.waits
         if not waits:
@@ -69,6 +70,7 @@ def wake_up(live: LiveSaga, spec: StepSpec) -> Happened | None:
             continue
         event = _read(signal, models)
         if event is None:
+            rests.repeats = True
             return None
         over.append(event)
     rests.enter(given, over)
@@ -129,6 +131,38 @@ def _read(signal: StoredSignal | None, models: Mapping[str, type[BaseModel]]) ->
     return read
 
 
+def goes_on(live: LiveSaga, spec: StepSpec, wish: AwaitEvent | Sleep) -> bool:
+    """Tell whether a step that was entered from its beginning is to be entered with a wait more.
+
+    So it is if it asks for the wait that is on record at this place: that is over, and does not
+    begin anew. What the step gets to see of its waits is left in `live.rests`.
+    """
+    rests = live.rests
+    number = len(rests.over)
+    if not rests.repeats or number >= len(rests.waits):
+        return False
+    if isinstance(wish, AwaitEvent):
+        _name_models(live, wish)
+    models = awaited_models(live, spec)
+    on_record = rests.waits[number].rest
+    event = None
+    try:
+        given = rests.answers(models)[: number + 1]
+        if isinstance(wish, AwaitEvent):
+            event = _read(given[number], models)
+    except PayloadError:
+        return False
+    same = on_record.is_asked_by(wish) and (event is not None) is bool(on_record.events)
+    if same:
+        rests.enter(given, (*rests.over, event))
+    rests.repeats = same
+    return same
+
+
+def _name_models(live: LiveSaga, wish: AwaitEvent) -> None:
+    live.rests.models.update({event_name(model): model for model in wish.models})
+
+
 def wait_again(
     live: LiveSaga, spec: StepSpec, wish: AwaitEvent | Sleep, limits: PayloadLimits
 ) -> Happened:
@@ -148,7 +182,7 @@ def wait_again(
             return StepFailed(failure_of(error, unrecordable=True), uuid4(), 0.0)
         return CompensationFailed(failure_of(error), 0.0)
     if isinstance(wish, AwaitEvent):
-        live.rests.models.update({event_name(model): model for model in wish.models})
+        _name_models(live, wish)
     answered = live.rests.would_be_answered(rest, awaited_models(live, spec))
     return Waits(text, rest.waiting_for, rest.due, answered, live.rests.entered)
 

@@ -24,12 +24,14 @@ from saga_core import (
     SagaStatus,
     SagaStore,
     SagaWorker,
+    Sleep,
     StepContext,
     TypeValidationError,
 )
 from saga_testing import FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
-from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
+from tests.behaviour.branches import parallel
+from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
 
 
 class Paid(BaseModel):
@@ -217,6 +219,92 @@ async def test_step_may_wait_for_one_event_after_another(store: SagaStore) -> No
     await fresh.orchestrator.run_due()
     assert (await one.see(saga_id)).outputs == {"step_0": {"n": 2}}
     assert story.contexts[-1].events == (Paid(amount=7), Declined())
+
+
+def out_of_sight() -> type[BaseModel]:
+    """Return a model that no code mentions."""
+    model: type[BaseModel] = globals()["Pa" + "id"]
+    return model
+
+
+def several_waits(inp: Number, ctx: StepContext) -> Any:
+    """Wait for an event, sleep, wait for another and sleep once more."""
+    if ctx.waits < 4:
+        return Sleep(HOUR) if ctx.waits % 2 else AwaitEvent(out_of_sight(), timeout=3 * HOUR)
+    return Number(n=sum(event.amount for event in ctx.events if event is not None))
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["execute", "compensate"])
+@pytest.mark.parametrize("kind", ["one by one", "parallel"])
+async def test_waits_that_are_over_do_not_begin_anew_where_no_model_is_found(
+    store: SagaStore, harness: StoreHarness, kind: str, backwards: bool
+) -> None:
+    story = Story()
+
+    def undo(inp: Number, ctx: StepContext) -> Any:
+        return several_waits(inp, ctx) if ctx.waits < 4 else None
+
+    steps = {"a": story.step(undo=undo), "b": story.final(fails())}
+    if not backwards:
+        steps = {"a": story.step(several_waits)}
+    made = definition(*steps.values()) if kind == "one by one" else parallel(steps, {"b": ["a"]})
+    one = saga(store, made=made)
+    saga_id = await one.start()
+    for amount in (7, 8):
+        await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=amount))
+        await one.orchestrator.run_due()
+        assert (await one.see(saga_id)).waiting_for == "sleep"
+        await harness.age(saga_id, 2 * HOUR)
+        await saga(store, made=made).orchestrator.run_due()
+    after = await one.see(saga_id)
+    assert after.status is (SagaStatus.COMPENSATED if backwards else SagaStatus.COMPLETED)
+    assert kinds(after).count("waiting") == 4
+    assert story.contexts[-1].waits == 4
+    assert story.contexts[-1].events == (Paid(amount=7), Paid(amount=8))
+
+
+async def test_other_wait_than_the_one_that_is_over_begins_where_no_model_is_found(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    story = Story()
+    first: list[type[BaseModel]] = []
+
+    def deed(inp: Number, ctx: StepContext) -> Any:
+        if ctx.waits < 2:
+            return Sleep(HOUR) if ctx.waits else AwaitEvent(first[0])
+        return Number(n=ctx.waits)
+
+    first.append(out_of_sight())
+    one = saga(store, story.step(deed))
+    saga_id = await one.start()
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    await one.orchestrator.run_due()
+    first[0] = Declined  # by now the code asks for something else
+    await harness.age(saga_id, 2 * HOUR)
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).waiting_for == "event:Declined"
+
+
+@pytest.mark.parametrize("kind", ["one by one", "parallel"])
+async def test_event_that_a_model_refuses_which_is_found_late_is_passed_over(
+    store: SagaStore, kind: str
+) -> None:
+    story = Story()
+
+    def deed(inp: Number, ctx: StepContext) -> Any:
+        return Number(n=ctx.event.amount) if ctx.waits else AwaitEvent(out_of_sight())
+
+    made = definition(story.step(deed))
+    if kind == "parallel":
+        made = parallel({"step_0": story.step(deed)})
+    one = saga(store, made=made)
+    saga_id = await one.start()
+    await one.orchestrator.signal(saga_id=saga_id, event={"amount": "x"}, event_type="Paid")
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).waiting_for == "event:Paid"
+    await one.orchestrator.signal(saga_id=saga_id, event=Paid(amount=7))
+    await one.orchestrator.run_due()
+    assert (await one.see(saga_id)).outputs == {"step_0": {"n": 7}}
 
 
 async def test_failed_attempt_gives_its_event_back_to_the_next(store: SagaStore) -> None:

@@ -215,6 +215,38 @@ class Child(Direct):
     pass
 
 
+WAIT = AwaitEvent(Paid, timeout=timedelta(days=30))
+WAITS = {"paid": [WAIT]}
+
+
+class ThroughAConstant(BaseStep[int, int]):
+    def execute(self, inp: int) -> int | AwaitEvent:
+        return WAIT
+
+
+class ThroughATable(BaseStep[int, int]):
+    def execute(self, inp: int) -> int | AwaitEvent:
+        return WAITS["paid"][0]
+
+
+class ThroughAProperty(BaseStep[int, int]):
+    @property
+    def wait(self) -> AwaitEvent:
+        return AwaitEvent(Paid)
+
+    def execute(self, inp: int) -> int | AwaitEvent:
+        return self.wait
+
+
+class OfAnAttribute(BaseStep[int, int]):
+    def __init__(self, waits: Any) -> None:
+        self._waits = waits
+
+    def execute(self, inp: int) -> int | AwaitEvent:
+        wait: AwaitEvent = self._waits
+        return wait
+
+
 @pytest.mark.parametrize(
     ("step", "name", "model"),
     [
@@ -223,6 +255,12 @@ class Child(Direct):
         (ThroughAFunction(), "Paid", Paid),
         (ThroughAModule(), "Number", cast.Number),
         (OfAnInstance(Aliased), "Aliased", Aliased),
+        (ThroughAConstant(), "Paid", Paid),
+        (ThroughATable(), "Paid", Paid),
+        (ThroughAProperty(), "Paid", Paid),
+        (OfAnAttribute(WAIT), "Paid", Paid),
+        (OfAnAttribute([HOUR, {"it": WAIT}]), "Paid", Paid),
+        (OfAnAttribute({WAIT}), "Paid", Paid),
     ],
 )
 def test_models_are_those_that_a_steps_code_mentions(step: Any, name: str, model: Any) -> None:
