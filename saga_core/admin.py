@@ -18,7 +18,7 @@ from saga_core.choosing import chosen, in_step, is_forward, is_undone, skippable
 from saga_core.engine import SagaEngine
 from saga_core.errors import SagaStateError
 from saga_core.explaining import explain
-from saga_core.finding import Conditions, SagaPage, all_pages, find_page, query_of, queue_before
+from saga_core.finding import Conditions, SagaPage, all_pages, find_page, kept_from, query_of
 from saga_core.happening import Happened, Operator, SkipRequested
 from saga_core.intervention import intervene
 from saga_core.kinship import check_own_child, named_in
@@ -98,9 +98,7 @@ class SagaAdmin:
         in this process. For people: its wording is no interface. Raises `SagaNotFoundError`.
         """
         record = await self._load(saga_id)
-        before: tuple[UUID | None, UUID | None] = (None, None)
-        if record.state.is_queued:
-            before = await queue_before(self._engine.store, record)
+        before = await kept_from(self._engine.store, record)
         return explain(record, self._engine.registry, before)
 
     async def retry_step(

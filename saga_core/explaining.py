@@ -37,11 +37,12 @@ def explain(
 ) -> str:
     """Return the sentence. Pure; it speaks of the moment at which the store was read.
 
-    `before` is who holds the aggregate of a queued saga, and who is the first in its queue.
+    `before` is who holds the aggregate of a saga that is queued, or FAILED, and who is the first
+    in its queue.
     """
     state = record.state
     if state.status.is_terminal:
-        said = _ended(record, registry)
+        said = _ended(record, registry, before[0])
     elif state.is_paused:
         said = _paused(record, registry)
     elif state.is_queued:
@@ -64,7 +65,7 @@ def explain(
 # --- each situation ------------------------------------------------------------------------------
 
 
-def _ended(record: SagaRecord, registry: Registry) -> str:
+def _ended(record: SagaRecord, registry: Registry, holder: UUID | None) -> str:
     state = record.state
     said = f"ended as {state.status}, last changed at {time(record.updated_at)}"
     if state.status is SagaStatus.COMPLETED:
@@ -81,7 +82,14 @@ def _ended(record: SagaRecord, registry: Registry) -> str:
         ways.append("retry_step goes on with it")
     if _can_roll_back(record, registry):
         ways.append("compensate_step rolls back what was done")
-    return f"{said}; {_ways(record, registry, ways)}" if ways else said
+    if not ways:
+        return said
+    if holder is not None:  # to go on, the saga would have to take it again
+        said += (
+            f"; once saga {holder} has ended, which holds aggregate '{record.aggregation_id}' now,"
+        )
+        return f"{said} {_ways(record, registry, ways)}"
+    return f"{said}; {_ways(record, registry, ways)}"
 
 
 def _held(record: SagaRecord) -> str:

@@ -22,8 +22,8 @@ __all__ = [
     "check_turn",
     "find_page",
     "holder_of",
+    "kept_from",
     "query_of",
-    "queue_before",
 ]
 
 LARGEST_PAGE = 1000
@@ -185,8 +185,19 @@ async def holder_of(store: SagaStore, aggregation_id: str | None) -> UUID | None
     return None
 
 
-async def queue_before(store: SagaStore, queued: SagaRecord) -> tuple[UUID | None, UUID | None]:
-    """Return who holds the aggregate that a saga is queued for, and who is first in the queue."""
+async def kept_from(store: SagaStore, record: SagaRecord) -> tuple[UUID | None, UUID | None]:
+    """Return who holds the aggregate that a saga needs to go on, and who is first in its queue.
+
+    The store is asked only for a saga that is queued, or that is FAILED and has let go of one.
+    """
+    if record.state.is_queued:
+        return await _queue_before(store, record)
+    if record.state.status is SagaStatus.FAILED and record.aggregation_id is not None:
+        return await holder_of(store, record.aggregation_id), None
+    return None, None
+
+
+async def _queue_before(store: SagaStore, queued: SagaRecord) -> tuple[UUID | None, UUID | None]:
     holder: UUID | None = None
     first: UUID | None = None
     async for record in _unfinished(store, queued.aggregation_id):
@@ -207,7 +218,7 @@ async def check_turn(store: SagaStore, record: SagaRecord) -> None:
     """
     if not record.state.is_queued:
         return
-    holder, first = await queue_before(store, record)
+    holder, first = await _queue_before(store, record)
     before = first if holder is None else holder
     if before not in (None, record.saga_id):
         raise ActiveSagaAlreadyExistsError(

@@ -9,9 +9,16 @@ from uuid import uuid4
 
 import pytest
 
-from saga_core import SagaAdmin, SagaNotFoundError, SagaOrchestrator, SagaStore
+from saga_core import (
+    ActiveSagaAlreadyExistsError,
+    SagaAdmin,
+    SagaNotFoundError,
+    SagaOrchestrator,
+    SagaStore,
+)
+from saga_testing import FaultyStore
 from saga_testing.conformance import StoreHarness
-from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
+from tests.behaviour.cast import HOUR, Number, Story, definition, fails, retry, saga, waits
 
 
 async def test_saga_is_explained_from_its_start_to_its_end(
@@ -103,3 +110,47 @@ async def test_beginning_after_the_deadline_is_told_as_what_it_is(store: SagaSto
     said = await one.admin.explain(await one.start(start_at=begins, deadline=deadline))
     assert "to begin at 2150-01-02 00:00:00" in said
     assert "its deadline is at 2150-01-01 00:00:00" in said
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_failed_saga_whose_aggregate_is_taken_offers_nothing_before_that_ends(
+    store: SagaStore, wait: bool
+) -> None:
+    steps = Story().step(), Story().step(fails("no"), undo=fails("no"))
+    one = saga(store, *steps, compensate_on_failure=False, retry_policy=retry(1))
+    failed = await one.start(aggregation_id="a")
+    alone = await one.start()
+    offered = "; retry_step goes on with it, compensate_step rolls back what was done"
+    assert offered in await one.admin.explain(failed)
+    one.orchestrator.register("other", definition(Story().step(fails()), retry_policy=retry(2)))
+    holder = await one.start(saga_name="other", aggregation_id="a", wait=wait)
+    queued = await one.start(saga_name="other", aggregation_id="a", on_conflict="queue")
+    said = await one.admin.explain(failed)
+    assert offered not in said
+    assert f"; once saga {holder} has ended, which holds aggregate 'a' now, retry_step goes" in said
+    for command in ("retry_step", "compensate_step"):
+        with pytest.raises(ActiveSagaAlreadyExistsError):
+            await getattr(one.admin, command)(failed)
+    for each in (queued, holder):
+        await one.admin.abort(each)
+    assert offered in await one.admin.explain(failed)
+    assert offered in await one.admin.explain(alone)
+
+
+async def test_only_a_saga_without_its_aggregate_is_explained_with_a_second_look(
+    store: SagaStore,
+) -> None:
+    faulty = FaultyStore(store)
+    steps = Story().step(), Story().step(fails("no"))
+    one = saga(faulty, *steps, compensate_on_failure=False, retry_policy=retry(1))
+    one.orchestrator.register("other", definition(Story().step(fails()), retry_policy=retry(2)))
+    looks = []
+    for saga_id in (
+        await one.start(aggregation_id="a"),
+        await one.start(),
+        await one.start(saga_name="other", aggregation_id="b"),
+    ):
+        before = faulty.calls_of("find")
+        await one.admin.explain(saga_id)
+        looks.append(faulty.calls_of("find") - before)
+    assert looks == [1, 0, 0]
