@@ -8,7 +8,7 @@ once the next one is there, so that the chain never breaks.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import AwareDatetime, BaseModel
 
@@ -24,18 +24,25 @@ from saga_core import (
     SagaStore,
     StepContext,
 )
-from saga_core.codec import decode_json
+from saga_core.codec import PayloadLimits, decode_json, encode_json
 from saga_core.records import SagaRecord
 from saga_core.status import ACTIVE
 from saga_cron.line import CronLine
 from saga_cron.schedule import LINK_TAG, Link, Schedule, link_name, next_id, run_id, run_tag
 
-__all__ = ["chain", "links", "read_link"]
+__all__ = ["chain", "check_fits", "links", "read_link"]
 
 PATIENT = ExponentialRetry(
     max_attempts=None, base_delay=timedelta(seconds=1), max_delay=timedelta(minutes=1)
 )
 """A schedule never gives up: what it starts may be registered by the next release only."""
+
+
+RUNS_AT_ONCE = 100
+"""Runs that one link starts. The next one starts the rest, so that no plan outgrows a payload."""
+
+WIDEST = datetime.max.replace(tzinfo=UTC)
+"""A time whose text is as long as that of any other."""
 
 
 class Plan(BaseModel):
@@ -61,12 +68,11 @@ class _Decide(BaseStep[Link, Plan]):
             if read_link(other).rank() > inp.rank():
                 return Plan(link=inp, settled=after)
         line = CronLine(inp.schedule.cron, inp.schedule.timezone)
-        return Plan(
-            link=inp,
-            runs=_due(inp.schedule, line, after, now),
-            settled=max(after, now),
-            next_at=line.after(max(after, now)),
-        )
+        runs, settled = _due(inp.schedule, line, after, now), max(after, now)
+        if len(runs) > RUNS_AT_ONCE:
+            runs = runs[:RUNS_AT_ONCE]
+            settled = runs[-1]
+        return Plan(link=inp, runs=runs, settled=settled, next_at=line.after(settled))
 
 
 class _Begin(BaseStep[Plan, Plan]):
@@ -139,6 +145,15 @@ def chain(orchestrator: SagaOrchestrator) -> SagaDefinition:
         retry_policy=PATIENT,
     )
     return builder.build()
+
+
+def check_fits(schedule: Schedule, limits: PayloadLimits) -> None:
+    """Raise `PayloadError` for a schedule whose links would be too large once they begin runs."""
+    link = Link(schedule=schedule, generation=10**9, after=WIDEST, planned=WIDEST, since=WIDEST)
+    runs = (WIDEST,) * RUNS_AT_ONCE
+    plan = Plan(link=link, runs=runs, settled=WIDEST, next_at=WIDEST)
+    what = f"schedule '{schedule.name}', with the times of {RUNS_AT_ONCE} runs,"
+    encode_json(plan, what=what, limits=limits)
 
 
 async def links(

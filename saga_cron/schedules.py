@@ -20,7 +20,7 @@ from saga_core import (
 from saga_core.codec import decode_json, encode_json
 from saga_core.records import SagaRecord
 from saga_core.status import ACTIVE
-from saga_cron.chain import chain, links, read_link
+from saga_cron.chain import chain, check_fits, links, read_link
 from saga_cron.line import CronLine
 from saga_cron.listing import ScheduleInfo, list_schedules
 from saga_cron.schedule import (
@@ -83,10 +83,12 @@ class Schedules:
 
         Raises `SagaDefinitionError` for a line that cannot be read or never fires, a zone that is
         not known, a saga that is not registered here, or another value that does not do,
-        `MissingDriverError` without cronsim, `PayloadError` for data that cannot be stored and
-        `StoreUnavailableError`; then declare it again.
+        `MissingDriverError` without cronsim, `PayloadError` for data that cannot be stored, with
+        some kilobytes that the schedule adds, and `StoreUnavailableError`; then declare it again.
         """
-        data = decode_json(encode_json(initial_data, what="initial_data"), what="initial_data")
+        limits = self._orchestrator.engine.limits
+        what = f"initial_data of schedule '{name}'"
+        data = decode_json(encode_json(initial_data, what=what, limits=limits), what=what)
         if time_field is not None and not (data is None or isinstance(data, dict)):
             raise SagaDefinitionError(
                 f"schedule {name!r}: time_field needs initial_data to be a mapping, "
@@ -111,6 +113,7 @@ class Schedules:
                 f"schedule {name!r}: {what} {first['input']!r} will not do: {first['msg']}"
             ) from None
         CronLine(cron, timezone)
+        check_fits(schedule, limits)
         self._orchestrator.engine.registry.latest(saga_name)
         self._register(name)
         await self._declare(schedule, wait)

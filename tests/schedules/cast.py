@@ -13,7 +13,7 @@ from saga_core import (
     SagaOrchestrator,
     SagaStore,
 )
-from saga_core.codec import decode_json
+from saga_core.codec import PayloadLimits, decode_json
 from saga_cron import Schedules
 
 __all__ = ["HOUR", "NOON", "Clerk", "Note", "hourly", "runs"]
@@ -36,10 +36,10 @@ class Note(BaseStep[dict[str, Any], dict[str, Any]]):
 class Clerk:
     """One process: an orchestrator that knows the saga `report`, and its schedules."""
 
-    def __init__(self, store: SagaStore) -> None:
+    def __init__(self, store: SagaStore, limits: PayloadLimits | None = None) -> None:
         builder = SagaBuilder()
         builder.add_step(step=Note(), input_map=lambda ctx: ctx.initial_data)
-        self.orchestrator = SagaOrchestrator(store=store)
+        self.orchestrator = SagaOrchestrator(store=store, limits=limits)
         self.orchestrator.register("report", builder.build())
         self.schedules = Schedules(self.orchestrator)
         self.admin = SagaAdmin(engine=self.orchestrator.engine)

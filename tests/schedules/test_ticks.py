@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from saga_core import (
+    PayloadError,
     Query,
     SagaDefinitionError,
     SagaError,
@@ -17,6 +18,7 @@ from saga_core import (
     SagaStore,
     SagaWorker,
 )
+from saga_core.codec import PayloadLimits
 from saga_core.status import ACTIVE
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
@@ -247,6 +249,54 @@ async def test_tick_is_missed_only_after_its_grace(late: timedelta, count: int) 
     await day.clerk.add(missed="skip", grace=MINUTE)
     await day.passes(HOUR / 2 + late)
     assert len(await runs(day.store)) == count
+
+
+@pytest.mark.parametrize("missed", ["run_all", "run_once"])
+async def test_more_ticks_than_a_look_takes_are_begun_by_the_following_looks(missed: str) -> None:
+    """In their order, once each, and no payload grows with their number."""
+    day = Day()
+    day.clerk = Clerk(day.store, PayloadLimits(max_bytes=16_384, warn_bytes=16_384))
+    grace = DAY if missed == "run_once" else MINUTE
+    await day.clerk.add(cron="* * * * *", missed=missed, max_missed=1000, grace=grace)
+    await day.passes(2000 * MINUTE)
+    ticks = [NOON - HOUR / 2 + n * MINUTE for n in range(1001, 2001)]
+    assert await runs(day.store) == ticks
+    [info] = await day.clerk.schedules.list()
+    assert (info.last_error, info.next_at) == (None, ticks[-1] + MINUTE)
+    await day.passes(MINUTE)
+    assert await runs(day.store) == [*ticks, ticks[-1] + MINUTE]
+
+
+async def test_data_that_does_not_fit_with_what_a_look_adds_is_refused_and_nothing_written() -> (
+    None
+):
+    day = Day()
+    limits = PayloadLimits(max_bytes=16_384, warn_bytes=16_384)
+    day.clerk = Clerk(day.store, limits)
+    most = 0
+    for size in range(limits.max_bytes, 0, -16):
+        try:
+            await day.clerk.add(cron="* * * * *", missed="run_all", initial_data={"x": "y" * size})
+        except PayloadError as error:
+            assert "schedule 'hourly'" in str(error)  # noqa: PT017 - the largest is looked for
+            assert await day.store.count(Query()) == 0
+            continue
+        most = size
+        break
+    assert most > 10_000
+    await day.passes(150 * MINUTE)
+    await day.passes(MINUTE)
+    assert len(await runs(day.store)) == 101
+    [info] = await day.clerk.schedules.list()
+    assert (info.status, info.last_error) == (SagaStatus.SUSPENDED, None)
+
+
+async def test_limits_of_the_orchestrator_are_those_of_its_schedules() -> None:
+    day = Day()
+    day.clerk = Clerk(day.store, PayloadLimits(max_bytes=8_000_000, warn_bytes=8_000_000))
+    await day.clerk.add(initial_data={"x": "y" * 3_000_000})
+    await day.passes(HOUR)
+    assert await runs(day.store) == [NOON]
 
 
 async def test_tick_in_time_makes_up_for_those_missed_before_it() -> None:
