@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -45,7 +46,7 @@ from saga_core.happening import (
     Woken,
     WorkerLost,
 )
-from saga_core.outputs import Outputs
+from saga_core.outputs import Outputs, thing_of
 from saga_core.pausing import read_pause
 from saga_core.records import DUE_NOW, Due, SagaState
 from saga_core.status import Direction, EntryKind
@@ -102,8 +103,10 @@ class Life:
     state: SagaState
     outputs: Outputs = field(default_factory=Outputs)
     undone: list[int] = field(default_factory=list)
-    left: set[int] = field(default_factory=set)
+    left: list[int] = field(default_factory=list)
     """Steps that a person left as they were, or that a probe did not find."""
+    before: list[int] = field(default_factory=list)
+    """Steps that may have been done with an input that an event has replaced."""
     told: list[EntryKind] = field(default_factory=list)
     pause: Pause | None = None
 
@@ -113,8 +116,13 @@ class Life:
             self.outputs[before.step_id] = Recorded(before.step_input, happened.output)
         decision = decide(self.made, before, self.outputs, happened)
         if isinstance(happened, CompensationSkipRequested) or happened == Probed(None, TOKEN):
-            self.left.add(before.step_index)
+            self.left.append(before.step_index)
         self.keep(decision)
+        self.before += [
+            self.made.step(entry.step_id or "").index
+            for entry in decision.history
+            if entry.kind is EntryKind.VOIDED
+        ]
         self.check(before, happened, decision)
         self.told = [entry.kind for entry in decision.history]
         for entry in decision.history:
@@ -168,7 +176,7 @@ class Life:
             assert state.direction is Direction.FORWARD
         if state.status is SagaStatus.COMPENSATING:
             assert state.direction is Direction.ROLLBACK
-            assert self.outputs[state.step_id or ""].input is not None, "it was done"
+            assert thing_of(self.outputs, state).input is not None, "it was done"
             assert self.made.step(state.step_id or "").can_compensate
         turned = before.direction is not state.direction
         if turned:
@@ -177,7 +185,9 @@ class Life:
             assert state.direction is Direction.ROLLBACK, "nothing forward after the rollback"
         if isinstance(happened, Compensated):
             self.undone.append(before.step_index)
-            assert self.undone == sorted(set(self.undone), reverse=True), "newest first, once"
+            again = Counter(self.undone) - Counter(set(self.undone))
+            assert self.undone == sorted(self.undone, reverse=True), "newest first"
+            assert again <= Counter(self.before), "once"
         if state.status is SagaStatus.COMPENSATED:
             undoable = [
                 spec.index
@@ -185,9 +195,8 @@ class Life:
                 if spec.step_id in self.outputs
                 and self.outputs[spec.step_id].input is not None
                 and spec.can_compensate
-                and spec.index not in self.left
             ]
-            assert self.undone == sorted(undoable, reverse=True)
+            assert Counter(self.undone) == Counter(undoable + self.before) - Counter(self.left)
 
 
 def operator_requests(pause: Pause | None, at: SagaState) -> st.SearchStrategy[Happened]:
@@ -223,7 +232,7 @@ def waits_of(life: Life) -> list[Happened]:
 def what_a_driver_meets(data: st.DataObject, life: Life) -> Happened:
     if life.state.direction is Direction.ROLLBACK:
         spec = life.made.step(life.state.step_id or "")
-        asks = life.outputs[spec.step_id].maybe and spec.signature.probe
+        asks = thing_of(life.outputs, life.state).maybe and spec.signature.probe
         if asks and life.state.waiting_for is None and data.draw(st.booleans()):
             return data.draw(st.sampled_from([Probed(None, TOKEN), Probed("{}", TOKEN)]))
         failed = Failure("E: no", "E", retryable=data.draw(st.booleans()))
