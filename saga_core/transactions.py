@@ -77,7 +77,8 @@ class TransactionalStore(SagaStore, Protocol):
         Nobody sees the saga before the caller commits; the wake-up goes out then. A refusal leaves
         his transaction as it was, and usable. Another, uncommitted saga that holds the aggregate
         is waited for, for as long as the store waits for locks, then `StoreUnavailableError`.
-        Raises `SagaStateError` for a session that is none or belongs to another database.
+        Raises `SagaStateError` for a session that is none, belongs to another database, or cannot
+        be used as it is.
         """
         ...
 

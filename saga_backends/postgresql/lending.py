@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -12,6 +12,7 @@ import asyncpg
 
 from saga_backends.postgresql.pool import is_alive
 from saga_core.errors import (
+    SagaStateError,
     StaleVersionError,
     StoreUnavailableError,
     TransactionFailedError,
@@ -77,7 +78,7 @@ class PostgresqlLender:
         """Write a saga in a caller's transaction; see `TransactionalStore.create_in`."""
         from saga_backends.sql.joining import joined
 
-        with self._errors():
+        with self._errors(), _callers_errors():
             connection = await joined(session, self._where, self._identity, self._own_engine)
             patience = str(int(self._options.lock_timeout * 1000))
             before = await connection.fetchval(
@@ -97,6 +98,29 @@ class PostgresqlLender:
         """Return what no other database has in common with that of a connection, or our own."""
         row = await (connection or self._pool).fetchrow(self._sql.identity)
         return tuple(row)
+
+
+@contextmanager
+def _callers_errors() -> Iterator[None]:
+    """Turn what comes of the state of a caller's own transaction into `SagaStateError`."""
+    from saga_backends.sql.joining import has_failed, in_use
+
+    try:
+        yield
+    except asyncpg.SerializationError as error:
+        raise SagaStateError(
+            "session= looks at the past, as REPEATABLE READ and SERIALIZABLE do, and what has come "
+            "since is in the way, a saga of the same id or aggregate: roll it back and start anew, "
+            "or use READ COMMITTED"
+        ) from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise SagaStateError(f"session= may not write: {error}") from error
+    except asyncpg.InFailedSQLTransactionError as error:
+        raise has_failed() from error
+    except asyncpg.InterfaceError as error:
+        if "another operation" not in str(error):
+            raise
+        raise in_use() from error
 
 
 _WAIT_FOR_LOCKS = "SELECT set_config('lock_timeout', $1, true)"

@@ -10,7 +10,14 @@ from saga_core.errors import SagaStateError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["another_database", "joined", "no_transaction", "own_connection"]
+__all__ = [
+    "another_database",
+    "has_failed",
+    "in_use",
+    "joined",
+    "no_transaction",
+    "own_connection",
+]
 
 
 async def own_connection(
@@ -19,33 +26,55 @@ async def own_connection(
     """Return the driver's connection of a session, in its open transaction.
 
     And whether it is one of `ours`: then nothing need be asked of another connection, which a
-    small pool may not have. `wanted` is the dialect and driver. Raises `SagaStateError`.
+    small pool may not have. `wanted` is the dialect and driver. Raises `SagaStateError`, and
+    `StoreUnavailableError` where the connection is lost.
     """
-    connection = await _connection_of(session)
-    engine = connection.engine
-    driver = f"{engine.url.get_backend_name()}+{engine.dialect.driver}"
-    if driver != wanted:
-        raise SagaStateError(
-            f"session= is one of {driver}, but the store, {where}, needs one of {wanted}: use a "
-            "session of the store's own database"
-        )
-    # SQLAlchemy begins the driver's transaction with the first statement that it sends itself.
-    await connection.exec_driver_sql("SELECT 1")
-    return (await connection.get_raw_connection()).driver_connection, engine.sync_engine is ours
-
-
-async def _connection_of(session: object) -> Any:
     try:
-        from sqlalchemy.ext import asyncio as sqlalchemy
+        from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+        from saga_backends.sql.refusals import session_errors
     except ImportError:
-        sqlalchemy = None  # type: ignore[assignment]
-    if sqlalchemy is not None and isinstance(session, sqlalchemy.AsyncSession):
-        return await session.connection()
-    if sqlalchemy is not None and isinstance(session, sqlalchemy.AsyncConnection):
-        return session
-    raise SagaStateError(
+        raise _no_session(session) from None
+    with session_errors(where):
+        if isinstance(session, AsyncSession):
+            connection = await session.connection()
+        elif isinstance(session, AsyncConnection):
+            connection = session
+        else:
+            raise _no_session(session)
+        engine = connection.engine
+        driver = f"{engine.url.get_backend_name()}+{engine.dialect.driver}"
+        if driver != wanted:
+            raise SagaStateError(
+                f"session= is one of {driver}, but the store, {where}, needs one of {wanted}: use "
+                "a session of the store's own database"
+            )
+        # SQLAlchemy begins the driver's transaction with the first statement that it sends itself.
+        await connection.exec_driver_sql("SELECT 1")
+        raw = await connection.get_raw_connection()
+        return raw.driver_connection, engine.sync_engine is ours
+
+
+def _no_session(session: object) -> SagaStateError:
+    return SagaStateError(
         f"session= takes an SQLAlchemy AsyncSession or AsyncConnection, got "
         f"{type(session).__name__}"
+    )
+
+
+def has_failed() -> SagaStateError:
+    """Return what is raised for a session that the database takes nothing from any more."""
+    return SagaStateError(
+        "the transaction of session= has failed: roll it back, and do its work anew. What may "
+        "fail wants a savepoint, `async with session.begin_nested():`"
+    )
+
+
+def in_use() -> SagaStateError:
+    """Return what is raised for a session that is not free."""
+    return SagaStateError(
+        "session= is not free, another task uses it: await one after the other, or give each task "
+        "a session of its own"
     )
 
 
