@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -55,6 +56,8 @@ class Ledger:
         self._world = world
         self._open: set[int] = set()
         self._overlapping: set[int] = set()
+        self._lock = threading.Lock()
+        """Plain `def` steps of a parallel saga note their calls in threads of their own."""
         self.blind: Exception | None = None
         """What the probe raised when it was to look beside a call."""
 
@@ -72,24 +75,27 @@ class Ledger:
 
     def begin(self, action: Action, step_id: str) -> tuple[int, Any]:
         """Note a call; hand what is returned to `end`."""
-        self.calls.append(StepCallMade(action, step_id))
+        with self._lock:
+            number = len(self.calls)
+            self.calls.append(StepCallMade(action, step_id))
+            self.views.append((None, None))
+            self._open.add(number)
+            if len(self._open) > 1:
+                self._overlapping |= self._open
         before = self._glance()
-        self.views.append((before, before))
-        number = len(self.calls) - 1
-        self._open.add(number)
-        if len(self._open) > 1:
-            self._overlapping |= self._open
+        self.views[number] = (before, before)
         return number, before
 
     def end(self, begun: tuple[int, Any], outcome: CallOutcome) -> None:
         """Note what the call came to."""
         number, before = begun
-        self._open.discard(number)
         after = self._glance()
-        self.views[number] = (before, after)
-        blind = self._world is None or number in self._overlapping
-        changed = None if blind else bool(before != after)
-        self.calls[number] = replace(self.calls[number], outcome=outcome, changed=changed)
+        with self._lock:
+            self._open.discard(number)
+            self.views[number] = (before, after)
+            blind = self._world is None or number in self._overlapping
+            changed = None if blind else bool(before != after)
+            self.calls[number] = replace(self.calls[number], outcome=outcome, changed=changed)
 
     def span(self, first: Action, last: Action, step_id: str) -> tuple[Any, Any]:
         """Return the world before the first call of one method, and after the last of another."""
