@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -14,6 +13,7 @@ from saga_core.definition import SagaDefinition
 from saga_core.errors import NonRetryableError, SagaDefinitionError, SagaStateError
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import Hook, SagaStatus
+from saga_testing.arguments import check_function, check_world, copy_of
 from saga_testing.cases import Boundary, Case, Ending, cases_of
 from saga_testing.differing import differences
 from saga_testing.environment import SagaEnv, saga_env
@@ -22,7 +22,7 @@ from saga_testing.judging import not_undone, repeated, suspects
 from saga_testing.ledger import World
 from saga_testing.places import Action, Place
 from saga_testing.report import CheckReport, Finding
-from saga_testing.script import ScriptPart
+from saga_testing.script import Script, ScriptPart
 
 __all__ = ["SagaCheckError", "check_saga"]
 
@@ -86,6 +86,8 @@ async def check_saga(
 
 
 def _chosen(boundaries: Collection[str]) -> frozenset[Boundary]:
+    if not isinstance(boundaries, Iterable):
+        boundaries = [boundaries]
     names = [boundaries] if isinstance(boundaries, str) else list(boundaries)
     wrong = [name for name in names if name not in tuple(Boundary)]
     if wrong or not names:
@@ -107,8 +109,10 @@ class _Check:
         ends: SagaStatus,
         progress: Callable[[str], Any] | None,
     ) -> None:
-        if world is not None and (not callable(world) or inspect.iscoroutinefunction(world)):
-            raise SagaDefinitionError("world must be a plain function that returns the state")
+        check_world(world)
+        check_function(reset, "reset")
+        check_function(progress, "progress")
+        Script(events)
         if not isinstance(children, Mapping):
             raise SagaDefinitionError(f"children must be sagas by name, got {children!r}")
         for made in (saga, *children.values()):
@@ -184,7 +188,7 @@ class _Check:
         return family
 
     def _look(self) -> Any:
-        return None if self._world is None else copy.deepcopy(self._world())
+        return None if self._world is None else copy_of(self._world)
 
     def _check_same_world(self) -> None:
         world = self._look()
@@ -349,6 +353,12 @@ class _Check:
 
 def _made(saga: Made) -> SagaDefinition:
     made = saga if isinstance(saga, SagaDefinition) else saga()
+    if inspect.iscoroutine(made):
+        made.close()
+        raise SagaDefinitionError(
+            "the function given to check_saga must be a plain one: it makes the definition and "
+            "returns it, awaiting nothing"
+        )
     if not isinstance(made, SagaDefinition):
         raise SagaDefinitionError(
             f"the function given to check_saga must return a SagaDefinition, got {made!r}"

@@ -17,6 +17,7 @@ from saga_core.errors import SagaDefinitionError, SagaStateError
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.snapshot import SagaAdminSnapshot
 from saga_core.status import SagaStatus
+from saga_testing.arguments import check_duration, check_environment
 from saga_testing.clock import ManualClock
 from saga_testing.faults import (
     FaultPlan,
@@ -247,6 +248,7 @@ class SagaEnv:
 
     async def advance(self, by: timedelta) -> None:
         """Let so much time pass, and drive what falls due meanwhile at the time it does."""
+        check_duration(by)
         until = self.clock.now() + by
         await self._drive_due()
         for _ in range(self._most_turns):
@@ -317,6 +319,8 @@ class SagaEnv:
                 if not worker.lost:
                     raise
             if self.ledger.blind is not None:
+                if isinstance(self.ledger.blind, SagaDefinitionError):
+                    raise self.ledger.blind
                 raise SagaStateError("world= has raised an error") from self.ledger.blind
         raise SagaStateError(
             f"sagas are still due at {self.clock.now()} after {self._most_turns} turns"
@@ -362,8 +366,10 @@ def saga_env(
     `world` is a function that returns what can be seen of the outside world: then each of
     `env.calls` says whether it has changed something. A saga that is still on its way after
     `most_turns` waits is taken to have no end, which is a `SagaStateError`. Leaving the block
-    without an error raises `AssertionError` if something that was to go wrong has not.
+    without an error raises `AssertionError` if something that was to go wrong has not. Raises
+    `SagaDefinitionError` for arguments that make no sense.
     """
+    check_environment(start, limits, world, most_turns)
     return SagaEnv(
         start=start,
         lease=lease,

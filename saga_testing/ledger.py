@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from saga_testing.arguments import copy_of
 from saga_testing.places import Action
 
 __all__ = ["CallOutcome", "Ledger", "StepCallMade", "World"]
@@ -63,7 +63,7 @@ class Ledger:
 
     def look(self) -> Any:
         """Return a copy of the world as it is; None without a probe."""
-        return None if self._world is None else copy.deepcopy(self._world())
+        return None if self._world is None else copy_of(self._world)
 
     def _glance(self) -> Any:
         """Look, and keep an error of the probe to itself: it is none of the step's."""

@@ -33,6 +33,10 @@ class Script:
 
     def __init__(self, parts: Sequence[ScriptPart]) -> None:
         """Raises `SagaDefinitionError` for what is neither."""
+        if isinstance(parts, str) or not isinstance(parts, Sequence):
+            raise SagaDefinitionError(
+                f"events= takes a list of events and functions, got {parts!r}"
+            )
         for part in parts:
             if not isinstance(part, BaseModel) and (isinstance(part, type) or not callable(part)):
                 raise SagaDefinitionError(

@@ -243,6 +243,12 @@ async def test_progress_has_a_line_for_each_run() -> None:
         ({"ends": "STUCK"}, "ends must be COMPLETED or COMPENSATED"),
         ({"events": [Approved]}, "events= takes instances"),
         ({"reset": lambda: None}, "reset= must bring the world back"),
+        ({"boundaries": 5}, "before, after, crash"),
+        ({"world": lambda: (n for n in ())}, "world must return what copy.deepcopy can copy"),
+        ({"reset": 5}, "reset must be a function"),
+        ({"progress": 5}, "progress must be a function"),
+        ({"events": 5}, "events= takes a list"),
+        ({"events": "Approved"}, "events= takes a list"),
     ],
 )
 async def test_arguments_that_make_no_sense_are_refused(
@@ -258,6 +264,12 @@ async def test_other_things_than_sagas_are_refused() -> None:
         await check_saga("order")  # type: ignore[arg-type]
     with pytest.raises(SagaDefinitionError, match="must return a SagaDefinition"):
         await check_saga(lambda: 7)  # type: ignore[arg-type,return-value]
+
+    async def made() -> SagaDefinition:
+        return shop_saga(Shop())
+
+    with pytest.raises(SagaDefinitionError, match="must be a plain one"):
+        await check_saga(made)  # type: ignore[arg-type]
 
 
 async def test_error_of_the_probe_is_no_error_of_a_step() -> None:

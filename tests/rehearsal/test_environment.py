@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from saga_core import (
     Sleep,
     StepContext,
 )
-from saga_testing import SagaEnv, saga_env
+from saga_testing import ManualClock, SagaEnv, saga_env
 from tests.rehearsal.shop import HOUR, Approved, Deed, Done, Order, Shop, Wait, saga_of, shop_saga
 
 
@@ -227,3 +228,39 @@ async def test_child_saga_runs_beside_its_parent() -> None:
         ended = await env.run("outer", "o-1")
     assert ended.status is SagaStatus.COMPENSATED
     assert shop.rows == {"outer": "o-2"}  # the step that failed told nobody what it had done
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start": "now"}, "start must be a datetime"),
+        ({"start": datetime(2026, 1, 1)}, "start has no time zone"),  # noqa: DTZ001
+        ({"limits": 5}, "limits must be PayloadLimits"),
+        ({"most_turns": "x"}, "most_turns must be a whole number"),
+        ({"most_turns": 0}, "most_turns must be a whole number"),
+        ({"plugins": 5}, "plugins must be a sequence"),
+        ({"world": 5}, "world must be a plain function"),
+        ({"lease": 5}, "execution_lease must be a timedelta"),
+    ],
+)
+def test_bad_environment_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SagaDefinitionError, match=words):
+        saga_env(**options)
+
+
+async def test_world_that_cannot_be_copied_is_refused() -> None:
+    async with saga_env(world=lambda: (n for n in ())) as env:
+        with pytest.raises(SagaDefinitionError, match=r"copy\.deepcopy can copy"):
+            await env.run(shop_saga(Shop()), "o-1")
+
+
+@pytest.mark.parametrize("by", [5, None, "1 h"])
+async def test_time_passes_by_timedeltas_alone(by: Any) -> None:
+    env, clock = saga_env(), ManualClock()
+    with pytest.raises(SagaDefinitionError, match="needs a timedelta"):
+        await env.advance(by)
+    for move in (clock.advance, clock.jump):
+        with pytest.raises(SagaDefinitionError, match="needs a timedelta"):
+            move(by)
+    with pytest.raises(SagaDefinitionError, match="start must be a datetime"):
+        ManualClock(by)
