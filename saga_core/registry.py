@@ -238,6 +238,26 @@ class Registry:
         kept = {name: one.definition.retain for name, one in self._latest.items()}
         return {name: retain for name, retain in kept.items() if retain is not None}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is registered, in any version."""
+        return tuple(self._latest)
+
+    def ancestors(self, name: str | None) -> frozenset[str]:
+        """Return the sagas that start those of a name, however far around; None for any name."""
+        parents: dict[str, set[str]] = {}
+        for registration in self._by_key.values():
+            for child in registration.definition.children:
+                parents.setdefault(child, set()).add(registration.name)
+        if name is None:
+            return frozenset().union(*parents.values())
+        found: set[str] = set()
+        ahead = {name}
+        while ahead:
+            ahead = set().union(*(parents.get(each, ()) for each in ahead)) - found
+            found |= ahead
+        return frozenset(found)
+
     def get(self, name: str, version: str) -> Registration | None:
         """Return what is registered under a name and version, if anything is."""
         return self._by_key.get((name, version))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from datetime import timedelta
 
 from saga_core.errors import SagaDefinitionError, SagaError
 from saga_core.fitting import checked_retain
 from saga_core.outage import Outage
+from saga_core.records import Query
 from saga_core.registry import Registry
+from saga_core.status import ACTIVE
 from saga_core.store import SagaStore
 from saga_core.writing import to_the_end
 
@@ -22,6 +25,10 @@ BATCH = 50
 
 SHARE = 0.1
 """The share of the time in which such calls are under way, while there is anything to delete."""
+
+MARGIN = timedelta(hours=1)
+"""By how much a child must have ended before the oldest saga that might be above it began: more
+than passes until it is deleted, or a store's clock is set back by."""
 
 SHORTEST, LONGEST = 1.0, 300.0
 """Seconds between looks while there is nothing: a twentieth of what is retained, within these."""
@@ -73,14 +80,36 @@ class Retention:
     async def _delete(self, name: str | None, retain: timedelta) -> int:
         loop = asyncio.get_running_loop()
         deleted = 0
+        ancestors = self._registry.ancestors(name)
         while True:
             begun = loop.time()
-            purging = self._store.purge(finished_for=retain, limit=BATCH, saga_name=name)
+            apart = await self._apart(ancestors)
+            if apart is None:
+                return deleted
+            ended = max(retain, apart)
+            purging = self._store.purge(finished_for=ended, limit=BATCH, saga_name=name)
             gone = await to_the_end(purging)
             deleted += gone
             if gone < BATCH:
                 return deleted
             await asyncio.sleep((loop.time() - begun) * (1 / SHARE - 1))
+
+    async def _apart(self, ancestors: Collection[str]) -> timedelta | None:
+        """Return how long ago a saga must have ended so that no ancestor in flight may need it.
+
+        What had ended when the oldest of those began is no child of theirs, nor a child's child.
+        None if nobody can say.
+        """
+        apart = timedelta()
+        for name in ancestors:
+            page = await self._store.find(Query(saga_name=name, statuses=ACTIVE, limit=1))
+            if page.unreadable:
+                what = f"saga {page.unreadable[0]} ('{name}')"
+                logger.warning("children of %s are kept: it cannot be read", what)
+                return None
+            for record in page.records:
+                apart = max(apart, record.now - record.created_at + MARGIN)
+        return apart
 
     def _wishes(self) -> list[tuple[str | None, timedelta]]:
         """Return whose sagas are kept how long; None for all."""
@@ -101,4 +130,8 @@ class Retention:
                     f"saga '{name}' is to be kept for {retain}, and the worker would delete it "
                     f"after {self._retain}: let the worker retain all sagas at least as long"
                 )
-        return wishes
+        if self._retain is None or not self._registry.ancestors(None):
+            return wishes
+        # By name as far as names are known: one in flight then keeps only what it may have started.
+        named = dict.fromkeys(self._registry.names, self._retain) | dict(self._registry.retained)
+        return [*named.items(), (None, self._retain)]

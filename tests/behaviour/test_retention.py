@@ -14,6 +14,7 @@ import pytest
 from saga_backends.sql import SqlSagaStore
 from saga_core import (
     Query,
+    SagaAdmin,
     SagaBuilder,
     SagaDefinition,
     SagaDefinitionError,
@@ -21,7 +22,11 @@ from saga_core import (
     SagaOrchestrator,
     SagaStatus,
     SagaStore,
+    Sleep,
+    StepContext,
 )
+from saga_core.child import child_id_of
+from saga_core.records import Page
 from saga_core.retention import BATCH, Retention
 from saga_core.worker import SagaWorker
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
@@ -259,3 +264,77 @@ async def test_batches_leave_most_of_the_time_to_others() -> None:
     assert await retention.round() == 3 * BATCH
     for (begun, ended), (following, _) in pairwise(busy):
         assert following - ended >= 8.5 * (ended - begun)
+
+
+@pytest.mark.parametrize("whose", ["the worker's", "the child's own"])
+async def test_child_is_kept_while_its_root_may_still_ask_for_it(
+    store_may_delete: SagaStore, harness: StoreHarness, whose: str
+) -> None:
+    """However long ago it ended; a saga that no other one starts goes by its own end."""
+    store, story = store_may_delete, Story()
+    orchestrator = SagaOrchestrator(store=store)
+    orchestrator.register("leaf", kept_for(HOUR if whose == "the child's own" else None))
+    orchestrator.register("plain", kept_for(HOUR if whose == "the child's own" else None))
+    middle, root = SagaBuilder(), SagaBuilder()
+    middle.add_child(saga_name="leaf", step_id="leaf", input_map=lambda ctx: {"n": 1})
+    root.add_child(saga_name="middle", step_id="middle", input_map=lambda ctx: {"n": 1})
+    root.add_step(step=story.step(sleeps_long), input_map=lambda ctx: Number(n=1))
+    orchestrator.register("middle", middle.build())
+    orchestrator.register("root", root.build())
+    root_id = await orchestrator.start(saga_name="root", initial_data={})
+    await harness.age(root_id, 9 * DAY)
+    while await orchestrator.run_due():
+        pass
+    middle_id = child_id_of(root_id, "middle", 0)
+    leaf_id = child_id_of(middle_id, "leaf", 0)
+    before, plain = [
+        await orchestrator.start(saga_name=name, initial_data={"n": 1})
+        for name in ("leaf", "plain")
+    ]
+    for saga_id, days in ((middle_id, 7), (leaf_id, 6), (before, 19), (plain, 2)):
+        assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+        await harness.age(saga_id, days * DAY)
+    engine = orchestrator.engine
+    retain = HOUR if whose == "the worker's" else None
+    retention = Retention(store, retain, engine.registry, engine.outage)
+    assert await retention.round() == 2  # one leaf ended before the oldest root had begun
+    assert {each.saga_id for each in (await store.find(Query())).records} == {
+        root_id,
+        middle_id,
+        leaf_id,
+    }
+    await SagaAdmin(engine=engine).cancel(root_id)
+    while await orchestrator.run_due():
+        pass
+    for saga_id in (root_id, middle_id, leaf_id):
+        assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPENSATED
+        await harness.age(saga_id, DAY)
+    assert await retention.round() == (3 if whose == "the worker's" else 1)
+
+
+async def test_children_are_kept_while_a_parent_cannot_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody can say since when it is in flight."""
+    broken = uuid4()
+
+    class Torn(FaultyStore):
+        async def find(self, query: Query) -> Page:
+            return Page(records=(), cursor=None, unreadable=(broken,))
+
+    clock = ManualClock()
+    orchestrator = SagaOrchestrator(store=Torn(MemoryStore(clock=clock)))
+    orchestrator.register("leaf", kept_for(HOUR))
+    builder = SagaBuilder()
+    builder.add_child(saga_name="leaf", input_map=lambda ctx: {"n": 1})
+    orchestrator.register("root", builder.build())
+    saga_id = await orchestrator.start(saga_name="leaf", initial_data={"n": 1})
+    clock.advance(DAY)
+    engine = orchestrator.engine
+    assert await Retention(engine.store, None, engine.registry, engine.outage).round() == 0
+    assert (await orchestrator.get_snapshot(saga_id)).status is SagaStatus.COMPLETED
+    assert f"children of saga {broken} ('root') are kept: it cannot be read" in caplog.text
+
+
+def sleeps_long(_: Number, ctx: StepContext) -> Any:
+    return Sleep(99 * DAY)
