@@ -21,6 +21,9 @@ __all__ = ["Registration", "Registry", "Route"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,199}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+_Way = tuple[str, ...]
+"""Names of sagas, each of which starts the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Registration:
@@ -150,19 +153,20 @@ class Registry:
 
     def _refuse_endless(self, name: str, definition: SagaDefinition) -> None:
         """Refuse a saga that starts itself, or too deep a chain of children."""
-        ways: list[tuple[str, ...]] = [(name, child) for child in definition.children]
-        while ways:
-            way = ways.pop()
-            told = " -> ".join(f"'{each}'" for each in way)
-            if way[-1] in way[:-1]:
-                raise SagaDefinitionError(f"saga '{name}' would start itself without end: {told}")
-            if len(way) > DEEPEST + 1:
-                raise SagaDefinitionError(
-                    f"saga '{name}' has children more than {DEEPEST} levels deep: {told}"
-                )
-            known = self._latest.get(way[-1])
-            if known is not None:
-                ways += [(*way, child) for child in known.definition.children]
+        # One way to each saga of a level: there may be very many ways.
+        level = _first(name, definition)
+        while level:
+            for way in level.values():
+                told = " -> ".join(f"'{each}'" for each in way)
+                if way[-1] == name:
+                    raise SagaDefinitionError(
+                        f"saga '{name}' would start itself without end: {told}"
+                    )
+                if len(way) > DEEPEST + 1:
+                    raise SagaDefinitionError(
+                        f"saga '{name}' has children more than {DEEPEST} levels deep: {told}"
+                    )
+            level = self._below(level)
 
     def check_children(
         self, definition: SagaDefinition, name: str, saga_id: UUID | None = None
@@ -170,19 +174,28 @@ class Registry:
         """Raise `SagaDefinitionError` unless all that a saga may start is registered here."""
         if not definition.children:
             return
-        ways: list[tuple[str, ...]] = [(name, child) for child in definition.children]
-        while ways:
-            way = ways.pop()
-            known = self._latest.get(way[-1])
-            if known is None:
-                told = " -> ".join(f"'{each}'" for each in way)
-                raise SagaDefinitionError(
-                    f"saga '{way[-1]}', a child of saga '{way[-2]}', is not registered here "
-                    f"({told}). Registered: {self._known()}.",
-                    saga_id=saga_id,
-                )
-            if len(way) <= DEEPEST:
-                ways += [(*way, child) for child in known.definition.children]
+        level = _first(name, definition)
+        seen: set[str] = set()
+        for _ in range(DEEPEST):
+            for way in level.values():
+                if way[-1] not in self._latest:
+                    told = " -> ".join(f"'{each}'" for each in way)
+                    raise SagaDefinitionError(
+                        f"saga '{way[-1]}', a child of saga '{way[-2]}', is not registered here "
+                        f"({told}). Registered: {self._known()}.",
+                        saga_id=saga_id,
+                    )
+            seen |= level.keys()
+            level = {each: way for each, way in self._below(level).items() if each not in seen}
+
+    def _below(self, level: Mapping[str, _Way]) -> dict[str, _Way]:
+        """Return the children of some sagas, each by one of the ways that lead to it."""
+        return {
+            child: (*way, child)
+            for name, way in level.items()
+            if name in self._latest
+            for child in self._latest[name].definition.children
+        }
 
     @property
     def claimable(self) -> tuple[Registered, ...]:
@@ -298,3 +311,7 @@ class Registry:
 
 def _key(record: SagaRecord) -> Registered:
     return Registered(record.saga_name, record.definition_version, record.fingerprint)
+
+
+def _first(name: str, definition: SagaDefinition) -> dict[str, _Way]:
+    return {child: (name, child) for child in definition.children}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -582,6 +583,33 @@ def test_chain_of_children_has_a_bound() -> None:
         orchestrator.register(f"level{level}", parent_of(f"level{level - 1}"))
     with pytest.raises(SagaDefinitionError, match="more than 10 levels deep"):
         orchestrator.register("top", parent_of(f"level{DEEPEST}"))
+
+
+def test_sagas_that_start_each_other_by_many_ways_are_looked_at_once_a_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orchestrator = SagaOrchestrator(store=MemoryStore())
+    registry, wide = orchestrator.engine.registry, 3
+    levels = [[f"{level}-{at}" for at in range(wide)] for level in range(DEEPEST + 1)]
+    for name in levels[0]:
+        orchestrator.register(name, definition(Story().step()))
+    for below, level in pairwise(levels):
+        for name in level:
+            orchestrator.register(name, parent_of(*below))
+    looks = 0
+    children = vars(SagaDefinition)["children"].func
+
+    def counted(one: SagaDefinition) -> Any:
+        nonlocal looks
+        looks += 1
+        return children(one)
+
+    monkeypatch.setattr(SagaDefinition, "children", property(counted))
+    orchestrator.register("other", parent_of(*levels[-2]))
+    assert 0 < looks <= (wide * DEEPEST + 1) * DEEPEST
+    looks = 0
+    registry.starting("other", None)
+    assert 0 < looks <= wide * DEEPEST + 3
 
 
 async def test_children_as_deep_as_is_allowed_complete(
