@@ -12,6 +12,7 @@ from saga_core.admin import SagaAdmin
 from saga_core.awaiting import Sleep
 from saga_core.codec import PayloadLimits
 from saga_core.definition import SagaDefinition
+from saga_core.errors import SagaDefinitionError
 from saga_core.orchestrator import SagaOrchestrator
 from saga_core.records import Committed, Held, NewEntry, Transition
 from saga_core.status import Direction, EntryKind
@@ -109,11 +110,26 @@ class _RehearsedOrchestrator(SagaOrchestrator):
         self._worker = worker
 
     def register(self, name: str, definition: SagaDefinition, **options: Any) -> None:
-        """Make a saga known here and to the workers to come; see `SagaOrchestrator.register`."""
+        """Make a saga known here and to the workers to come; see `SagaOrchestrator.register`.
+
+        Raises `SagaDefinitionError` also for a step in a transaction: here nobody lends one.
+        """
         watched = definition
         if isinstance(definition, SagaDefinition):
+            _refuse_transactions(definition)
             watched = self._worker.watch(name, definition, options)
         super().register(name, watched, **options)
+
+
+def _refuse_transactions(definition: SagaDefinition) -> None:
+    steps = [spec.step_id for spec in (*definition.steps, *definition.hooks) if spec.transaction]
+    if steps:
+        names = ", ".join(f"'{step_id}'" for step_id in steps)
+        raise SagaDefinitionError(
+            f"step {names} has transaction=True, and sagas are rehearsed in memory, where there is "
+            "no database to lend a transaction of: test such a saga against SqlSagaStore on an "
+            "SQLite file, as docs/testing-your-sagas.md shows"
+        )
 
 
 class _MortalStore(MemoryStore):

@@ -10,6 +10,7 @@ import pytest
 
 from saga_core import (
     AwaitEvent,
+    BaseStep,
     ExponentialRetry,
     NonRetryableError,
     SagaBuilder,
@@ -20,7 +21,7 @@ from saga_core import (
     Sleep,
     StepContext,
 )
-from saga_testing import ManualClock, SagaEnv, saga_env
+from saga_testing import ManualClock, SagaEnv, check_saga, saga_env
 from tests.rehearsal.shop import HOUR, Approved, Deed, Done, Order, Shop, Wait, saga_of, shop_saga
 
 
@@ -246,6 +247,21 @@ async def test_child_saga_runs_beside_its_parent() -> None:
 def test_bad_environment_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(SagaDefinitionError, match=words):
         saga_env(**options)
+
+
+async def test_step_in_a_transaction_is_refused_and_told_where_to_test_it() -> None:
+    class Books(BaseStep[str, str]):
+        async def execute(self, inp: str, ctx: StepContext) -> str:
+            return inp
+
+    builder = SagaBuilder()
+    step = Books()
+    builder.add_step(step=step, input_map=lambda ctx: "", step_id="book", transaction=True)
+    saga = builder.build()
+    with pytest.raises(SagaDefinitionError, match=r"'book' has transaction=True.*SqlSagaStore"):
+        await saga_env().run(saga)
+    with pytest.raises(SagaDefinitionError, match=r"'book' has transaction=True.*SqlSagaStore"):
+        await check_saga(saga)
 
 
 async def test_world_that_cannot_be_copied_is_refused() -> None:
