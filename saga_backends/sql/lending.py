@@ -126,7 +126,10 @@ async def lend_session(
             ) from error
         yield LentSession(session, connection, where, apply)
     finally:
-        await _close(session)
+        try:
+            await _close(session)
+        finally:
+            _end(session, where)
 
 
 async def _close(session: AsyncSession) -> None:
@@ -139,3 +142,15 @@ async def _close(session: AsyncSession) -> None:
         raise
     except (SQLAlchemyError, OSError):
         await session.invalidate()
+
+
+def _end(session: AsyncSession, where: str) -> None:
+    """Let a session that somebody has kept begin no transaction of its own."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise SagaStateError(
+            f"a session of {where} was used although its step has ended: take one of your own for "
+            "what comes later"
+        )
+
+    session.sync_session.get_bind = refuse  # type: ignore[method-assign]

@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import async_object_session
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from saga_core import FixedRetry, SagaStateError, SagaStatus, SagaStore, StepContext
 from saga_testing.conformance import Business
@@ -122,3 +124,43 @@ async def test_savepoints_are_for_the_step(store: SagaStore, business: Business)
     shop = Shop(store, Book(business, tries))
     assert await shop.status(await shop.start()) is SagaStatus.COMPLETED
     assert await business.rows() == ["do step_0", "kept", "left open"]
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Line(Base):
+    __tablename__ = "business_book"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    said: Mapped[str]
+
+
+async def test_session_that_was_kept_by_an_object_is_of_no_use_after_the_step(
+    store: SagaStore, business: Business
+) -> None:
+    kept: list[tuple[Line, Any]] = []
+
+    async def keeps(ctx: StepContext) -> None:
+        line = Line(owner="nobody", said="in time")
+        ctx.transaction.add(line)
+        await ctx.transaction.flush()
+        session = async_object_session(line)
+        assert session is not None
+        session.sync_session.expire_on_commit = False
+        kept.append((line, session))
+
+    shop = Shop(store, Book(business, keeps))
+    assert await shop.status(await shop.start()) is SagaStatus.COMPLETED
+    line, session = kept[0]
+    assert line.said == "in time"
+    with pytest.raises(SagaStateError, match="its step has ended"):
+        await business.write(session, "late")
+    with pytest.raises(SagaStateError, match="its step has ended"):
+        await session.connection()
+    session.add(Line(owner="nobody", said="late"))
+    with pytest.raises(SagaStateError, match="its step has ended"):
+        await session.commit()
+    assert await business.rows() == ["do step_0"]
