@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel
 
@@ -20,6 +21,7 @@ from saga_core import (
     SagaDefinition,
     SagaNotFoundError,
     SagaOrchestrator,
+    SagaStateError,
     SagaStatus,
     SagaStore,
     StepContext,
@@ -64,9 +66,19 @@ class _Decide(BaseStep[Link, Plan]):
     async def execute(self, inp: Link, ctx: StepContext) -> Plan:
         record = await self._store.load(ctx.saga_id)
         after, now = inp.settled(record.created_at), record.now
+        paused: UUID | None = None
         async for other in links(self._store, inp.schedule.name, ACTIVE):
-            if read_link(other).rank() > inp.rank():
+            rank = read_link(other).rank()
+            if rank > inp.rank():
                 return Plan(link=inp, settled=after)
+            if rank < inp.rank() and other.state.is_paused:
+                paused = other.saga_id
+        if paused is not None:
+            # Whoever has changed the schedule has yet to pause this link, or died before.
+            raise SagaStateError(
+                f"the schedule was paused before it was changed: declare it again, which pauses "
+                f"it as it is now, or resume saga {paused}"
+            )
         line = CronLine(inp.schedule.cron, inp.schedule.timezone)
         runs, settled = _due(inp.schedule, line, after, now), max(after, now)
         if len(runs) > RUNS_AT_ONCE:

@@ -70,11 +70,11 @@ class Schedules:
         """Declare a schedule: in every worker, at each of its starts.
 
         One that stands already as declared is left alone; another one of this name is replaced,
-        and its ticks that are overdue by then are those of the new line. The declaration that
-        comes last counts. The first tick is the first after the declaration, by the store's
-        clock. A run is a saga `saga_name`, tagged `schedule:<name>`, whose id follows from the
-        name and the planned time. It gets `initial_data`, and in it, with `time_field`, the
-        planned time in UTC under that key.
+        paused if it was, and its ticks that are overdue by then are those of the new line. The
+        declaration that comes last counts. The first tick is the first after the declaration, by
+        the store's clock. A run is a saga `saga_name`, tagged `schedule:<name>`, whose id follows
+        from the name and the planned time. It gets `initial_data`, and in it, with `time_field`,
+        the planned time in UTC under that key.
 
         A tick that could not be begun within `grace` is missed: with "skip" it is left out, with
         "run_once" the newest of them is made up for, unless another tick is in time by then, and
@@ -161,15 +161,22 @@ class Schedules:
                 default=None,
             )
             first = Link(schedule=schedule, generation=lowest, since=since)
+            paused = any(record.state.is_paused for record, _ in standing)
             if await self._is_used(first):
                 lowest += 1
                 continue
-            await self._begin(first, wait)
+            await self._begin(first, wait and not paused)
             current = first
             break
         admin = SagaAdmin(engine=self._orchestrator.engine)
-        for record, link in standing:
-            if link.rank() < current.rank() and not record.is_held:
+        old = [record for record, link in standing if link.rank() < current.rank()]
+        if any(record.state.is_paused for record in old):
+            # No link runs beside an older one that is paused, so the new one has not begun.
+            now = {record.saga_id for record, link in standing if link.rank() == current.rank()}
+            for saga_id in now or {current.first_id(self._store.namespace)}:
+                await _pause(admin, saga_id)
+        for record in old:
+            if record.state.is_paused or not record.is_held:
                 await _cancel(admin, record, "the schedule was changed")
 
     async def _is_used(self, first: Link) -> bool:
@@ -190,6 +197,13 @@ class Schedules:
         except SagaStateError:
             # Somebody has declared the same at the same time, and has seen another `since`.
             await self._store.load(first.first_id(self._store.namespace))
+
+
+async def _pause(admin: SagaAdmin, saga_id: UUID) -> None:
+    try:
+        await admin.pause(saga_id, reason="the schedule was paused when it was changed")
+    except SagaStateError:
+        return  # somebody else who declares it has done so, or a person has resumed it
 
 
 async def _cancel(admin: SagaAdmin, record: SagaRecord, reason: str) -> None:

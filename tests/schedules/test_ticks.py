@@ -22,6 +22,7 @@ from saga_core.codec import PayloadLimits
 from saga_core.status import ACTIVE
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
+from saga_testing.faults import WorkerLostError
 from tests.schedules.cast import HOUR, NOON, Clerk, hourly, runs
 
 MINUTE = timedelta(minutes=1)
@@ -437,6 +438,72 @@ async def test_paused_schedule_makes_up_for_what_it_has_missed_once_resumed() ->
     [info] = await day.clerk.schedules.list()
     assert (info.is_paused, info.next_at) == (True, None)
     assert await runs(day.store) == []
+    await day.clerk.admin.resume(info.saga_id)
+    await day.clerk.work()
+    assert await runs(day.store) == [NOON + 2 * HOUR]
+
+
+async def test_paused_schedule_that_is_declared_otherwise_stays_paused(store: SagaStore) -> None:
+    clerk = Clerk(store)
+    await clerk.add(cron="* * * * * *")
+    [info] = await clerk.schedules.list()
+    await clerk.admin.pause(info.saga_id)
+    before = await runs(store)
+    for _ in range(2):  # the next release, in two workers
+        await Clerk(store).add(cron="* * * * * *", initial_data={"release": 2})
+        [info] = await clerk.schedules.list()
+        assert (info.is_paused, info.schedule.initial_data) == (True, {"release": 2})
+        await clerk.work()
+    assert await runs(store) == before
+    await link_of(store)  # the old one is gone
+
+
+async def test_pause_that_outlasts_a_change_is_ended_as_any_other() -> None:
+    day = Day()
+    await day.clerk.add()
+    [info] = await day.clerk.schedules.list()
+    await day.clerk.admin.pause(info.saga_id)
+    await day.passes(HOUR)
+    await day.clerk.add(initial_data={"release": 2})
+    await day.passes(2 * HOUR)
+    assert await runs(day.store) == []
+    [info] = await day.clerk.schedules.list()
+    await day.clerk.admin.resume(info.saga_id)
+    await day.clerk.work()
+    assert await runs(day.store) == [NOON + 2 * HOUR]
+    await day.passes(HOUR)
+    assert await runs(day.store) == [NOON + 2 * HOUR, NOON + 3 * HOUR]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("commit", [1, 2])
+async def test_paused_schedule_does_not_run_while_it_is_being_changed(
+    dies: bool, commit: int
+) -> None:
+    """Before the pause is on the new link, and before the old one is gone."""
+    day = Day()
+    await day.clerk.add()
+    [info] = await day.clerk.schedules.list()
+    await day.clerk.admin.pause(info.saga_id)
+    day.clock.advance(HOUR)
+
+    async def meanwhile() -> None:
+        await day.clerk.work()
+        if dies:
+            raise WorkerLostError
+
+    faulty = FaultyStore(day.store)
+    faulty.between("commit", commit, meanwhile)
+    with suppress(WorkerLostError):
+        await Clerk(faulty).add(initial_data={"release": 2})
+    assert faulty.calls_of("commit") >= commit
+    await day.passes(HOUR)
+    assert await runs(day.store) == []
+    await Clerk(day.store).add(initial_data={"release": 2})
+    await day.passes(HOUR)
+    assert await runs(day.store) == []
+    [info] = await day.clerk.schedules.list()
+    assert info.is_paused
     await day.clerk.admin.resume(info.saga_id)
     await day.clerk.work()
     assert await runs(day.store) == [NOON + 2 * HOUR]
