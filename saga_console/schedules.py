@@ -18,8 +18,11 @@ WIDEST = 500
 
 
 async def show_schedules(console: Console, url: str, options: dict[str, Any]) -> None:
-    """Print the schedules of a store, one a line. Needs no definition and changes nothing."""
-    async with open_store(url, **options) as store:
+    """Print the schedules of a store, one a line. Needs no definition and changes nothing.
+
+    A store that is not there, or has another schema, is a `SchemaError`.
+    """
+    async with open_store(url, create_schema=False, **options) as store:
         found = await list_schedules(store)
     if not found:
         console.print("no schedules")

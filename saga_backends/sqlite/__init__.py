@@ -26,11 +26,14 @@ async def open_sqlite(
     """Open the file, make or upgrade its schema unless `create_schema` is False, and close.
 
     `sqlite://` and `sqlite:///:memory:` are a database that nobody else sees and that ends with
-    the block. With `create_schema=False` a missing file is a `SchemaError`, and is not made.
+    the block. With `create_schema=False` a missing file is a `SchemaError`, and is not made; so is
+    one without our schema, which is not touched.
     """
+    check = None
     if create_schema is False:
         refuse_missing_file(url)
-    database = await Database.open(url, options)
+        check = check_schema
+    database = await Database.open(url, options, check)
     try:
         if create_schema is not False:
             await upgrade_schema(database)

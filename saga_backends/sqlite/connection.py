@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
@@ -118,8 +118,16 @@ class Database:
     where: str
 
     @classmethod
-    async def open(cls, url: str, options: SqliteOptions) -> Database:
-        """Open the file in WAL mode. Raises `StoreUrlError` or `StoreUnavailableError`."""
+    async def open(
+        cls,
+        url: str,
+        options: SqliteOptions,
+        check: Callable[[Database], Awaitable[None]] | None = None,
+    ) -> Database:
+        """Open the file in WAL mode. Raises `StoreUrlError` or `StoreUnavailableError`.
+
+        `check` is awaited before, so that a file which it refuses stays as it is.
+        """
         path = database_path(url)
         where = f"sqlite:///{path}"
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -137,6 +145,8 @@ class Database:
                 raise
             database = cls(connection, where)
             try:
+                if check is not None:
+                    await check(database)
                 await database.run(lambda db: db.execute("PRAGMA journal_mode = WAL").fetchone())
                 level = options.synchronous.upper()
                 await database.run(lambda db: db.execute(f"PRAGMA synchronous = {level}"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from saga_core import open_store
@@ -40,6 +42,20 @@ def test_store_without_schedules_says_so(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/sagas.db"
     saga("db", "upgrade", url)
     assert saga("schedules", url)[:2] == (0, "no schedules\n")
+
+
+def test_file_that_is_not_there_or_no_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    missing, other, empty = (tmp_path / name for name in ("typo.db", "other.db", "empty.db"))
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE notes (text)")
+    empty.touch()
+    before = {path: path.read_bytes() for path in (other, empty)}
+    for path, said in ((missing, "there is no such file"), (other, "schema"), (empty, "schema")):
+        code, out, err = saga("schedules", f"sqlite:///{path}")
+        assert (code, out) == (2, "")
+        assert err.startswith("error:")
+        assert said in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_store_that_cannot_be_opened_is_one_clear_line() -> None:
