@@ -175,6 +175,11 @@ class FaultyStore:
     def capabilities(self) -> frozenset[Capability]:
         return getattr(self.inner, "capabilities", frozenset())
 
+    @property
+    def allows_retention(self) -> bool:
+        """Whether workers may delete here: a store that says nothing of it lets them."""
+        return getattr(self.inner, "allows_retention", True)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[StoreTransaction]:
         """Lend a transaction of `inner`; its commit is the call `commit_lent`."""

@@ -183,13 +183,18 @@ async def test_own_table_must_be_opened_to_the_retention_of_a_definition(store: 
         SagaWorker(orchestrator)
 
 
-async def test_own_table_must_be_opened_to_retention_as_well(store: SagaStore) -> None:
-    one = saga(store, Story().step())
+@pytest.mark.parametrize("faulty", [False, True])
+async def test_own_table_must_be_opened_to_retention_as_well(
+    store: SagaStore, faulty: bool
+) -> None:
+    one = saga(FaultyStore(store) if faulty else store, Story().step())
     if not isinstance(store, SqlSagaStore):
         SagaWorker(one.orchestrator, retain=HOUR)
         return
     with pytest.raises(SagaDefinitionError, match="allow_retention=True"):
         SagaWorker(one.orchestrator, retain=HOUR)
+    store.allows_retention = True
+    SagaWorker(one.orchestrator, retain=HOUR)
 
 
 @pytest.mark.parametrize("wrong", [timedelta(0), -HOUR, 3600, "1 day", True])
