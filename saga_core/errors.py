@@ -63,7 +63,7 @@ class TransactionFailedError(SagaError):
 
 
 class QueryError(SagaError, ValueError):
-    """What was asked of `find` or `count` makes no sense. The text names the argument; mend it."""
+    """What was asked of `find`, `count` or `purge` makes no sense. The text names the argument."""
 
 
 class SagaNotFoundError(SagaError, LookupError):

@@ -21,18 +21,20 @@ a store that passes it is right. Rules common to all methods:
   a queue is forgotten, whoever crashes where.
 * **Own errors only.** `StoreUnavailableError` when the answer is not known, `SchemaError`,
   `PayloadError`, `SagaNotFoundError`, `StaleVersionError`, `ActiveSagaAlreadyExistsError`,
-  `SagaStateError`; the driver's exception is the `__cause__`.
+  `SagaStateError`, `QueryError`; the driver's exception is the `__cause__`.
 * **Cancellation is harmless.** A call that is cancelled is applied whole or not at all and leaks
   no connection.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from saga_core.errors import QueryError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-    from datetime import timedelta
     from uuid import UUID
 
     from saga_core.records import (
@@ -55,10 +57,24 @@ if TYPE_CHECKING:
     )
     from saga_core.status import Direction
 
-__all__ = ["CONTRACT_VERSION", "Catalog", "Inbox", "SagaLog", "SagaStore", "WorkQueue"]
+__all__ = [
+    "CONTRACT_VERSION",
+    "Catalog",
+    "Inbox",
+    "SagaLog",
+    "SagaStore",
+    "WorkQueue",
+    "checked_purge",
+]
 
 CONTRACT_VERSION = 1
 """The version of this contract. A store declares the one it keeps in `contract_version`."""
+
+LONGEST_PURGED = timedelta(days=36525)
+"""A century: every store can subtract it from its now, and no saga ended so long ago."""
+
+MOST_PURGED = 2**31 - 1
+"""More sagas than are purged at once; every store can count to it."""
 
 
 class SagaLog(Protocol):
@@ -211,7 +227,9 @@ class Catalog(Protocol):
         """Delete up to `limit` sagas that ended at least `finished_for` ago, with all they have.
 
         With `saga_name` only those of that name. Returns how many. Ended is what
-        `SagaState.has_ended` says, so no queued saga; since when, `updated_at` says.
+        `SagaState.has_ended` says, so no queued saga; since when, `updated_at` says. Raises
+        `QueryError`, and deletes nothing, for what `checked_purge` refuses;
+        larger values than it returns are read as those.
         """
         ...
 
@@ -241,3 +259,18 @@ class SagaStore(SagaLog, WorkQueue, Inbox, Catalog, Protocol):
     def contract_version(self) -> int:
         """The `CONTRACT_VERSION` this store was written for."""
         ...
+
+
+def checked_purge(finished_for: object, limit: object, saga_name: object) -> tuple[timedelta, int]:
+    """Return `finished_for` and `limit`, each no larger than a store can handle.
+
+    For a store to call first, with the arguments of its `purge`. Raises `QueryError` for a
+    time or a limit below zero, and for what is none; a limit of zero deletes nothing.
+    """
+    if not isinstance(finished_for, timedelta) or finished_for < timedelta(0):
+        raise QueryError(f"finished_for must be a timedelta of zero or more, got {finished_for!r}")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise QueryError(f"limit must be a whole number of zero or more, got {limit!r}")
+    if saga_name is not None and (not isinstance(saga_name, str) or "\0" in saga_name):
+        raise QueryError(f"saga_name must be the name of a saga, or None, got {saga_name!r}")
+    return min(finished_for, LONGEST_PURGED), min(limit, MOST_PURGED)

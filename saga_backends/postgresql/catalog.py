@@ -31,6 +31,7 @@ from saga_core.errors import (
     SagaStateError,
 )
 from saga_core.records import Page, Query, SagaExport
+from saga_core.store import checked_purge
 
 __all__ = ["PostgresqlCatalog"]
 
@@ -88,6 +89,7 @@ class PostgresqlCatalog:
         self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
     ) -> int:
         """Delete ended sagas with all they have, in one statement; see `Catalog.purge`."""
+        finished_for, limit = checked_purge(finished_for, limit, saga_name)
         names = self._sql.names
         named = "" if saga_name is None else "AND saga_name = $4"
         with self._errors():

@@ -14,6 +14,7 @@ from saga_backends.redis.moments import instant, micros, moment
 from saga_core.cursor import cursor_of, read_cursor
 from saga_core.errors import SagaStateError, SchemaError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
+from saga_core.store import checked_purge
 
 __all__ = ["RedisCatalog"]
 
@@ -85,6 +86,7 @@ class RedisCatalog(ScriptCalls):
 
         If an answer is lost, what was deleted with it is not counted.
         """
+        finished_for, limit = checked_purge(finished_for, limit, saga_name)
         purged = passed = 0
         left = limit
         while left > 0:

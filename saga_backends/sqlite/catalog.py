@@ -17,6 +17,7 @@ from saga_backends.sqlite.statements import Statements
 from saga_core.cursor import read_cursor
 from saga_core.errors import SagaNotFoundError, SagaStateError
 from saga_core.records import Page, Query, SagaExport
+from saga_core.store import checked_purge
 
 __all__ = ["SqliteCatalog"]
 
@@ -87,7 +88,7 @@ class SqliteCatalog:
         self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
     ) -> int:
         """Delete ended sagas with all they have, in one transaction; see `Catalog.purge`."""
-
+        finished_for, limit = checked_purge(finished_for, limit, saga_name)
         of_name = "" if saga_name is None else "AND saga_name = ? "
         name = () if saga_name is None else (saga_name,)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saga_core.errors import ActiveSagaAlreadyExistsError, SagaNotFoundError
+from saga_core.errors import ActiveSagaAlreadyExistsError, QueryError, SagaNotFoundError
 from saga_core.records import Lease, Query, SagaRecord
 from saga_core.status import SagaStatus
 from saga_core.store import SagaStore
@@ -178,3 +178,34 @@ class RetentionRules(Topic):
         await ended_long_ago(store, harness)
         assert await store.purge(finished_for=timedelta(0), limit=0) == 0
         assert await store.count(Query()) == 1
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            {"limit": -1},
+            {"limit": True},
+            {"limit": 1.5},
+            {"limit": "1"},
+            {"finished_for": -HOUR},
+            {"finished_for": timedelta.min},
+            {"finished_for": 1},
+            {"finished_for": None},
+            {"saga_name": 1},
+            {"saga_name": "a\0"},
+        ],
+    )
+    async def test_purge_of_what_makes_no_sense_is_refused(
+        self, store: SagaStore, harness: StoreHarness, bad: dict[str, Any]
+    ) -> None:
+        await ended_long_ago(store, harness)
+        asked: dict[str, Any] = {"finished_for": HOUR, "limit": 1, **bad}
+        with pytest.raises(QueryError):
+            await store.purge(**asked)
+        assert await store.count(Query()) == 1
+
+    async def test_purge_of_more_than_there_can_be_is_no_error(
+        self, store: SagaStore, harness: StoreHarness
+    ) -> None:
+        await ended_long_ago(store, harness)
+        assert await store.purge(finished_for=timedelta.max, limit=1) == 0
+        assert await store.purge(finished_for=HOUR, limit=10**30) == 1

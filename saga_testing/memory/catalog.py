@@ -10,6 +10,7 @@ from uuid import UUID
 from saga_core.cursor import cursor_of, read_cursor
 from saga_core.errors import SagaStateError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
+from saga_core.store import checked_purge
 from saga_testing.memory.refusals import MemoryRefusals
 from saga_testing.memory.table import Row
 
@@ -45,6 +46,7 @@ class MemoryCatalog(MemoryRefusals):
         self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
     ) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`."""
+        finished_for, limit = checked_purge(finished_for, limit, saga_name)
         until = self._now() - finished_for
         ended = [
             row.record

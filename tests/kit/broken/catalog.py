@@ -260,6 +260,20 @@ BUGS = (
         "test_purge_of_nothing_deletes_nothing",
     ),
     Bug(
+        "a purge makes sense of what has none",
+        "purge",
+        "(finished_for, limit, ",
+        "(abs(finished_for), max(limit, 0), ",
+        "test_purge_of_what_makes_no_sense_is_refused",
+    ),
+    Bug(
+        "a purge counts the days for nothing",
+        "purge",
+        "saga_name)\n",
+        "saga_name)\n    finished_for = timedelta(seconds=finished_for.seconds)\n",
+        "test_purge_of_more_than_there_can_be_is_no_error",
+    ),
+    Bug(
         "spaces around a condition are left out",
         "_matches",
         "for value, found in wanted",

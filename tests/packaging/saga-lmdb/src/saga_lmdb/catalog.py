@@ -11,6 +11,7 @@ from uuid import UUID
 
 from saga_core.errors import PayloadError, SagaStateError
 from saga_core.records import Page, Query, SagaExport, SagaRecord
+from saga_core.store import checked_purge
 from saga_lmdb.table import Entry, Handle, Row, Table, id_at_end, time_at, time_key
 
 __all__ = ["LmdbCatalog"]
@@ -44,6 +45,7 @@ class LmdbCatalog(Handle):
         self, *, finished_for: timedelta, limit: int, saga_name: str | None = None
     ) -> int:
         """Delete ended sagas with all they have; see `Catalog.purge`."""
+        finished_for, limit = checked_purge(finished_for, limit, saga_name)
 
         def write(table: Table) -> int:
             until = table.now - finished_for
