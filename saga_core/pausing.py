@@ -63,6 +63,9 @@ def resume_requested(state: SagaState, asked: ResumeRequested) -> Decision:
     if waits or pause.status is SagaStatus.RUNNING or pause.due in (None, DUE_NOW):
         # In a wait a driver looks what came meanwhile, and how long it still lasts.
         return go_on(before, (entry,))
+    if pause.due.at is not None:  # else an event that comes before would have it counted from now
+        parts = {"retry_at": pause.due.at.isoformat(), "token": str(state.token)}
+        entry = replace(entry, output=encode_json(parts, what="retry"))
     return Decision(before, (entry,), drive=False, due=pause.due)
 
 

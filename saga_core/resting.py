@@ -198,10 +198,10 @@ def wait_of(record: SagaRecord) -> Resting | None:
 
 
 def kept_retry(record: SagaRecord) -> datetime | None:
-    """Return when the next attempt begins, if an event has asked for it before."""
+    """Return when the next attempt begins, if an event or a pause has come between."""
     for entry in reversed(record.outputs):
         here = (entry.step_id, entry.attempt) == (record.state.step_id, record.state.attempt)
-        if entry.kind is EntryKind.COMMAND_IGNORED and here:
+        if entry.kind in (EntryKind.COMMAND_IGNORED, EntryKind.RESUMED) and here:
             fact = decode_json(entry.output or "", what="retry")
             if fact["token"] != str(record.state.token):
                 return None  # a person has had the attempts counted anew since

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import BaseModel
 
 from saga_core import AwaitEvent, SagaAdmin, SagaStateError, SagaStatus, SagaStore, Sleep
 from saga_core.commands import Command
@@ -17,6 +18,10 @@ from saga_core.status import Direction, SignalKind
 from saga_testing import ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import HOUR, Number, Story, fails, retry, saga, waits
+
+
+class Early(BaseModel):
+    n: int
 
 
 def command(kind: SignalKind) -> Signal:
@@ -66,6 +71,27 @@ async def test_retry_that_was_paused_comes_at_its_old_time(
     assert (waiting.deadline_at, waiting.retry_counter) == (due, 1)
     assert story.log == ["do step_0"]
     await harness.age(saga_id, HOUR)
+    assert await one.orchestrator.run_due() == 1
+    assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
+
+
+async def test_event_after_a_pause_does_not_put_a_retry_off(
+    store: SagaStore, harness: StoreHarness
+) -> None:
+    one = saga(store, Story().step(fails(times=1)), retry_policy=retry(3))
+    saga_id = await one.start()
+    await harness.age(saga_id, HOUR / 2)
+    due = (await one.see(saga_id)).deadline_at
+    await one.admin.pause(saga_id)
+    await one.admin.resume(saga_id)
+    await one.orchestrator.signal(saga_id=saga_id, event=Early(n=1))
+    assert await one.orchestrator.run_due() == 1
+    waiting = await one.see(saga_id)
+    assert waiting.status is SagaStatus.SUSPENDED
+    assert due is not None
+    assert waiting.deadline_at is not None
+    assert abs(waiting.deadline_at - due) < timedelta(seconds=1)
+    await harness.age(saga_id, HOUR / 2)
     assert await one.orchestrator.run_due() == 1
     assert (await one.see(saga_id)).status is SagaStatus.COMPLETED
 
