@@ -41,7 +41,7 @@ from saga_core.snapshot import SagaSnapshot
 from saga_core.status import EntryKind, SagaStatus
 from saga_core.store import SagaStore
 from saga_core.timing import Moment, check_beginning, check_deadline
-from saga_core.transactions import lender_of
+from saga_core.transactions import handle_of, lender_of
 from saga_core.upcaster import Convert, Upcaster
 from saga_core.waiting import wait_until_rest
 from saga_core.writing import settle, to_the_end
@@ -210,7 +210,7 @@ class SagaOrchestrator:
         if session is not None:
             lender = lender_of(self.store, "start(session=...)")
             try:
-                created = await lender.create_in(session, new)
+                created = await lender.create_in(handle_of(session), new)
             except ActiveSagaAlreadyExistsError as taken:
                 return _instead(taken, on_conflict)
             if not created.created:

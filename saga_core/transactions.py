@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -24,6 +25,7 @@ __all__ = [
     "StoreTransaction",
     "TransactionalStore",
     "ended_by_the_step",
+    "handle_of",
     "lender_of",
     "transactional",
 ]
@@ -73,6 +75,8 @@ class TransactionalStore(SagaStore, Protocol):
 
     async def create_in(self, session: object, new: NewSaga) -> Created:
         """Do what `create` does within the transaction of a caller's session or connection.
+
+        That may be the handle of one of this store's own transactions.
 
         Nobody sees the saga before the caller commits; the wake-up goes out then. A refusal leaves
         his transaction as it was, and usable. Another, uncommitted saga that holds the aggregate
@@ -125,9 +129,8 @@ class StepTransaction:
     __slots__ = ("_handle", "_thread", "_where")
 
     def __init__(self, handle: Any, where: str) -> None:
-        self._handle = handle
-        self._where = where
-        self._thread = threading.get_ident()
+        for name, value in zip(self.__slots__, (handle, threading.get_ident(), where), strict=True):
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"<transaction of {self._where}>"
@@ -144,6 +147,27 @@ class StepTransaction:
             return found(*args, **kwargs)
 
         return checked
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._check(name)
+        setattr(self._handle, name, value)
+
+    def __contains__(self, each: object) -> bool:
+        self._check("in")
+        return each in self._handle
+
+    def __iter__(self) -> Iterator[Any]:
+        self._check("iter")
+        return iter(self._handle)
+
+    async def __aenter__(self) -> Any:
+        raise SagaStateError(
+            f"`async with ctx.transaction` is not for the step: the transaction of {self._where} "
+            "is open, and closed by the store: use it as it is"
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        """Never come to this."""
 
     def _check(self, name: str) -> None:
         if self._handle is None:
@@ -164,4 +188,15 @@ class StepTransaction:
 
     def end(self) -> None:
         """Let nobody use it any more."""
-        self._handle = None
+        object.__setattr__(self, "_handle", None)
+
+
+def handle_of(session: object) -> object:
+    """Return what a step's transaction stands for, and any other session as it is.
+
+    Raises `SagaStateError` for one that the step may not use.
+    """
+    if not isinstance(session, StepTransaction):
+        return session
+    session._check("start")
+    return session._handle

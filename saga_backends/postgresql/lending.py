@@ -79,7 +79,10 @@ class PostgresqlLender:
         from saga_backends.sql.joining import joined
 
         with self._errors(), _callers_errors():
-            connection = await joined(session, self._where, self._identity, self._own_engine)
+            if self._pool.lends(session):
+                connection: Any = session
+            else:
+                connection = await joined(session, self._where, self._identity, self._own_engine)
             patience = str(int(self._options.lock_timeout * 1000))
             before = await connection.fetchval(
                 "SELECT current_setting('lock_timeout')", timeout=self._options.command_timeout

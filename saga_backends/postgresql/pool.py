@@ -79,6 +79,10 @@ class LeanPool:
             connection.lend()
             yield connection
 
+    def lends(self, connection: Any) -> bool:
+        """Tell whether a connection is one that is lent just now."""
+        return any(each is connection and each.is_lent for each in self._busy)
+
     async def close(self) -> None:
         """Close all connections, those that do not answer without asking."""
         if self._watch is not None:

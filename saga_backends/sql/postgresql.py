@@ -111,6 +111,10 @@ class EnginePool:
                 connection.terminate()  # type: ignore[union-attr]
                 raise
 
+    def lends(self, connection: object) -> bool:
+        """Return False: what is lent is a session of the engine's."""
+        return False
+
     async def _run(self, method: str, query: str, arguments: tuple[Any, ...]) -> Any:
         async with checkout(self._engine, self._where) as proxied:
             connection: Any = proxied.driver_connection

@@ -211,6 +211,27 @@ class TransactionRules(Topic):
             assert await scene.business.rows() == ["before", "after"]
             assert await scene.store.count(Query()) == 1
 
+    async def test_saga_in_a_lent_transaction_comes_and_goes_with_it(
+        self, harness: StoreHarness
+    ) -> None:
+        """So a step starts another saga, which is there exactly if the step's record is."""
+        async with _scene(harness) as scene:
+            new, lost = new_saga(aggregation_id="b"), new_saga()
+            async with scene.store.transaction() as transaction:
+                await scene.store.create_in(transaction.handle, lost)
+            assert await scene.store.count(Query()) == 1
+            async with scene.store.transaction() as transaction:
+                with pytest.raises(ActiveSagaAlreadyExistsError):
+                    await scene.store.create_in(
+                        transaction.handle, new_saga(aggregation_id="taken")
+                    )
+                assert (await scene.store.create_in(transaction.handle, new)).created
+                await scene.business.write(transaction.handle, "row")
+                await transaction.commit(commit_of(scene.saga))
+            assert await scene.business.rows() == ["row"]
+            assert await scene.store.count(Query()) == 2
+            assert (await scene.store.load(new.saga_id)).version == 1
+
     @pytest.mark.parametrize("session", [None, "session", object()])
     async def test_what_is_no_session_is_refused(self, harness: StoreHarness, session: Any) -> None:
         async with _scene(harness) as scene:

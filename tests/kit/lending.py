@@ -80,6 +80,8 @@ class LendingStore(MemoryStore):
     def _keep(self, unit: Unit) -> None:
         unit.book.extend(unit.rows)
         unit.rows = []
+        for happens in unit.at["commit"]:
+            happens()
 
     def _end(self, unit: Unit) -> None:
         unit.rows = []

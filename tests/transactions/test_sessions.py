@@ -164,3 +164,27 @@ async def test_session_that_was_kept_by_an_object_is_of_no_use_after_the_step(
     with pytest.raises(SagaStateError, match="its step has ended"):
         await session.commit()
     assert await business.rows() == ["do step_0"]
+
+
+async def test_what_is_lent_is_as_good_as_a_session(store: SagaStore, business: Business) -> None:
+    seen: list[Any] = []
+
+    async def works(ctx: StepContext) -> None:
+        line = Line(owner="nobody", said="line")
+        ctx.transaction.autoflush = False
+        seen.append(ctx.transaction.sync_session.autoflush)
+        seen.append(line in ctx.transaction)
+        ctx.transaction.add(line)
+        seen.append(line in ctx.transaction)
+        await ctx.transaction.flush()
+        seen.append(list(ctx.transaction) == [line])
+
+    book = Book(business, works)
+    shop = Shop(store, book)
+    assert await shop.status(await shop.start()) is SagaStatus.COMPLETED
+    assert seen == [False, False, True, True]
+    late = book.contexts[0].transaction
+    with pytest.raises(SagaStateError, match="used after its step had ended"):
+        late.autoflush = True
+    with pytest.raises(SagaStateError, match="used after its step had ended"):
+        _ = object() in late

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from saga_backends.sql import SqlSagaStore
 from saga_core import (
     ActiveSagaAlreadyExistsError,
+    FixedRetry,
     Query,
     SagaDefinitionError,
     SagaNotFoundError,
@@ -20,6 +22,7 @@ from saga_core import (
     SagaStateError,
     SagaStatus,
     SagaStore,
+    StepContext,
     StoreUnavailableError,
     open_store,
 )
@@ -258,3 +261,54 @@ async def test_session_that_has_the_only_connection_of_its_pool_waits_for_no_oth
         saga_id = await shop.start(session=session)
     assert await shop.status(saga_id) is SagaStatus.RUNNING
     await engine.dispose()
+
+
+async def test_saga_that_a_step_starts_is_there_exactly_if_its_record_is(
+    store: SagaStore, business: Business
+) -> None:
+    started: list[Any] = []
+    kept: list[Any] = []
+
+    async def starts(ctx: StepContext) -> None:
+        kept.append(ctx.transaction)
+        started.append(
+            await shop.orchestrator.start(
+                saga_name="story", initial_data={"n": 1}, session=ctx.transaction
+            )
+        )
+
+    async def starts_and_fails(ctx: StepContext) -> None:
+        await starts(ctx)
+        raise ConnectionError("busy")
+
+    policy = FixedRetry(max_attempts=2, delay=timedelta(0))
+    shop = Shop(store, Book(business, starts_and_fails, starts), retry_policy=policy)
+    shop.orchestrator.register("story", definition(Story().step()))
+    async with asyncio.timeout(30):
+        assert await shop.status(await shop.start()) is SagaStatus.COMPLETED
+    lost, other = started
+    with pytest.raises(SagaNotFoundError):
+        await shop.orchestrator.get_snapshot(lost)
+    assert await shop.orchestrator.run_due() == 1
+    assert await shop.status(other) is SagaStatus.COMPLETED
+    with pytest.raises(SagaStateError, match="used after its step had ended"):
+        await shop.start(session=kept[0])
+
+
+async def test_step_starts_no_saga_of_another_store_in_its_transaction(
+    postgresql: PostgresqlServer,
+) -> None:
+    class Desk:
+        async def write(self, transaction: Any, text: str) -> None:
+            await there.start(session=transaction)
+
+    options: dict[str, Any] = {"create_schema": True, "pool_max_size": 1}
+    async with (
+        open_store(postgresql.url, namespace=f"n{uuid4().hex[:8]}", **options) as one,
+        open_store(postgresql.url, namespace=f"n{uuid4().hex[:8]}", **options) as two,
+    ):
+        there = Shop(two, fails=True)
+        here = Shop(one, Book(Desk()))  # type: ignore[arg-type]
+        snapshot = await here.orchestrator.get_snapshot(await here.start())
+        assert snapshot.error_code == "SagaStateError"
+        assert await two.count(Query()) == 0

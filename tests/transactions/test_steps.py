@@ -484,3 +484,16 @@ async def test_saga_is_refused_by_a_store_without_transactions(
             orchestrator = SagaOrchestrator(store=store)
             with pytest.raises(SagaDefinitionError, match=r"transaction=True.*does not"):
                 orchestrator.register(NAME, bookings(Book(business)))
+
+
+async def test_step_is_told_that_the_store_closes_its_transaction(
+    store: SagaStore, business: Business
+) -> None:
+    async def enters(ctx: StepContext) -> None:
+        async with ctx.transaction:
+            pass
+
+    shop = Shop(store, Book(business, enters))
+    snapshot = await shop.orchestrator.get_snapshot(await shop.start())
+    assert snapshot.error_code == "SagaStateError"
+    assert "closed by the store" in (snapshot.last_error or "")

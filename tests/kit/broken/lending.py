@@ -69,6 +69,13 @@ BUGS = (
         "test_saga_in_a_callers_transaction_comes_with_its_commit",
     ),
     _Bug(
+        "a saga of a lent transaction is forgotten",
+        "_keep",
+        'unit.at["commit"]',
+        "()",
+        "test_saga_in_a_lent_transaction_comes_and_goes_with_it",
+    ),
+    _Bug(
         "a saga of a caller's transaction survives its rollback",
         "create_in",
         '"commit"',
