@@ -71,7 +71,9 @@ def begins_anew(live: LiveSaga, by: Operator, step_id: str | None) -> RetryReque
     """Return the request to try again, with the inputs of steps whose maps had failed."""
     if not live.runs_branches:
         state = chosen(live, step_id, "retry_step", is_forward).state
+        # The input of a hook is computed where it runs: it tells how the saga stands then.
         missing = state.step_input is None and state.direction is Direction.FORWARD
+        missing = missing and not state.in_hook
         step = live.definition.step(state.step_id) if missing and state.step_id else None
         mapped = None if step is None else live.map_input(step)
         return RetryRequested(by, uuid4(), mapped, live.is_overdue)

@@ -434,7 +434,7 @@ async def test_deadline_that_passes_before_the_hook_at_the_start_ends_the_saga(
     if not compensates:  # brought back it begins from its beginning, hook included
         await one.admin.retry_step(ahead)
         assert (await one.see(ahead)).status is SagaStatus.COMPLETED
-        assert len(outbox.topics) == 5
+        assert outbox.topics[3:] == ["RUNNING", "COMPLETED"]
 
 
 async def test_deadline_does_not_stop_a_hook_at_the_start_that_has_begun(
