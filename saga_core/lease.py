@@ -55,7 +55,8 @@ class LeaseKeeper:
 
     A holder that cannot reach the store counts on its own monotonic clock, from before it sent
     the claim or renewal: when less than a fifth of the lease is left, it cancels the step and
-    commits nothing more, so its successor never runs beside it.
+    commits nothing more, so its successor never runs beside it. So does one whose lease the store
+    could not renew for so long because its row was locked; the others are renewed.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class LeaseKeeper:
         sent = loop.time()
         asked = self._trusted_ones()
         patience = min(self._third, max(self._earliest_end() - sent, 0.001))
-        answer = None
+        answer, put_off = None, False
         try:
             async with asyncio.timeout(patience):
                 answer = await self._store.renew(
@@ -138,9 +139,13 @@ class LeaseKeeper:
             self._outage.answered()
             for live in asked:
                 if live.saga_id in answer:
+                    signals = answer[live.saga_id]
+                    if signals is None:
+                        put_off = True
+                        continue
                     live.trusted_until = sent + self._trusted
-                    if answer[live.saga_id] > live.signals:
-                        self._signalled(live, answer[live.saga_id])
+                    if signals > live.signals:
+                        self._signalled(live, signals)
                 elif self._held.get(live.saga_id) is live:
                     live.call.break_off(Interrupt.LEASE_LOST)
         now = loop.time()
@@ -148,7 +153,7 @@ class LeaseKeeper:
             if live.trusted_until <= now:
                 live.call.break_off(Interrupt.LEASE_LOST)
         if self._trusted_ones():
-            pause = self._third if answer is not None else self._third / 4
+            pause = self._third if answer is not None and not put_off else self._third / 4
             self._schedule(max(min(pause, self._earliest_end() - now), 0.001))
 
     def _earliest_end(self) -> float:

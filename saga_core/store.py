@@ -161,11 +161,14 @@ class WorkQueue(Protocol):
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
-    ) -> Mapping[UUID, int]:
+    ) -> Mapping[UUID, int | None]:
         """Extend the leases that are still this worker's under this fence to now plus `lease`.
 
         Returns those, each with how many signals its inbox has. Changes no version and no fence;
-        an expired lease that nobody took is renewed.
+        an expired lease that nobody took is renewed. One whose row somebody else has locked just
+        now, a caller's open transaction for example, is not waited for, so that no other lease
+        runs out meanwhile: it comes back with None if it was still this worker's. Its lease is as
+        it was; ask again.
         """
         ...
 

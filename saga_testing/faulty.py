@@ -231,7 +231,7 @@ class FaultyStore:
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
-    ) -> Mapping[UUID, int]:
+    ) -> Mapping[UUID, int | None]:
         return await self._pass("renew", lambda: self.inner.renew(worker, held, lease))
 
     async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:

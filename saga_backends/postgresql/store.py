@@ -150,7 +150,7 @@ class PostgresqlStore(PostgresqlCreation, PostgresqlLender, PostgresqlCatalog):
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
-    ) -> Mapping[UUID, int]:
+    ) -> Mapping[UUID, int | None]:
         """Extend the leases that are still ours; see `WorkQueue.renew`."""
         with self._errors():
             rows = await self._pool.fetch(

@@ -96,11 +96,26 @@ class WorkStatements:
 
     @cached_property
     def renew(self) -> str:
+        """$1 namespace, $2 worker, $3-4 sagas and fences, $5 lease.
+
+        It waits for no row: while it did, all others would go without, and their commits would
+        wait for it. A row that is ours, as far as can be seen, and locked has null signals.
+        """
+        ours = f"""
+            SELECT s.{self._id} AS saga_id
+              FROM {self._sagas} s, unnest($3::uuid[], $4::bigint[]) AS h (saga_id, fence)
+             WHERE s.namespace = $1 AND s.{self._id} = h.saga_id AND s.worker = $2
+               AND s.fence = h.fence
+        """  # noqa: S608
         return f"""
-        UPDATE {self._sagas} s SET {self._due} = clock_timestamp() + $5::interval
-          FROM unnest($3::uuid[], $4::bigint[]) AS h (saga_id, fence)
-         WHERE s.namespace = $1 AND s.{self._id} = h.saga_id AND s.worker = $2 AND s.fence = h.fence
-        RETURNING s.{self._id}, s.signals
+        WITH free AS ({ours} FOR NO KEY UPDATE OF s SKIP LOCKED), renewed AS (
+            UPDATE {self._sagas} s SET {self._due} = clock_timestamp() + $5::interval
+             WHERE s.namespace = $1 AND s.{self._id} = ANY (ARRAY(SELECT saga_id FROM free))
+            RETURNING s.{self._id}, s.signals
+        )
+        SELECT * FROM renewed
+        UNION ALL
+        SELECT saga_id, NULL FROM ({ours}) o WHERE saga_id <> ALL (ARRAY(SELECT saga_id FROM free))
         """  # noqa: S608
 
     @cached_property

@@ -150,7 +150,7 @@ class SqlSagaStore:
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
-    ) -> Mapping[UUID, int]:
+    ) -> Mapping[UUID, int | None]:
         """Extend the leases that are still ours; see `WorkQueue.renew`."""
         return await self._whole(self._store.renew(worker, held, lease))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -17,7 +19,9 @@ from saga_core import (
     SagaStatus,
     SagaStore,
     SagaWorker,
+    StepContext,
 )
+from saga_core.records import Held
 from saga_testing import Fault, FaultyStore, ManualClock, MemoryStore
 from saga_testing.conformance import StoreHarness
 from tests.behaviour.cast import NAME, Number, Story, definition, saga, waits
@@ -100,6 +104,47 @@ async def test_holder_that_cannot_reach_the_store_stops_before_its_lease_ends(
     assert 0.3 < ended[0] - begun < 0.6
     (record,) = (await store.find(Query())).records
     assert record.version == 1
+
+
+class Busy(FaultyStore):
+    """Finds the row of one saga locked by somebody whenever it is renewed."""
+
+    locked: UUID | None = None
+    times = 0
+
+    async def renew(
+        self, worker: str, held: Sequence[Held], lease: timedelta
+    ) -> Mapping[UUID, int | None]:
+        busy = [one.saga_id for one in held if one.saga_id == self.locked and self.times > 0]
+        self.times -= len(busy)
+        free = [one for one in held if one.saga_id not in busy]
+        return {**await super().renew(worker, free, lease), **dict.fromkeys(busy)}
+
+
+@pytest.mark.parametrize(("times", "runs"), [(1, 1), (1000, 2)], ids=["once", "for ever"])
+async def test_lease_that_cannot_be_renewed_just_now_is_not_lost_and_costs_no_other(
+    store: SagaStore, times: int, runs: int
+) -> None:
+    story = Story()
+    begun: Counter[UUID] = Counter()
+    go = asyncio.Event()
+
+    async def hold(_: Number, ctx: StepContext) -> None:
+        begun[ctx.saga_id] += 1
+        if begun[ctx.saga_id] == 1:
+            await go.wait()
+
+    busy = Busy(store)
+    busy.times = times
+    one = saga(busy, story.step(hold), lease=timedelta(milliseconds=600))
+    ids = [await one.start(wait=False) for _ in range(3)]
+    busy.locked = ids[0]
+    async with SagaWorker(one.orchestrator, poll_interval=timedelta(milliseconds=20)):
+        await waits(lambda: busy.calls_of("renew") >= 6 and begun[ids[0]] == runs)
+        go.set()
+        for saga_id in ids:
+            assert (await one.orchestrator.wait(saga_id, 10)).status is SagaStatus.COMPLETED
+    assert [begun[saga_id] for saga_id in ids] == [runs, 1, 1]
 
 
 async def test_stores_clock_decides_not_the_workers() -> None:

@@ -313,7 +313,7 @@ class Line(FaultyStore):
 
     async def renew(
         self, worker: str, held: Sequence[Held], lease: timedelta
-    ) -> Mapping[UUID, int]:
+    ) -> Mapping[UUID, int | None]:
         return await self._send("renew", tuple(held), lambda: self.inner.renew(worker, held, lease))
 
     async def release(self, worker: str, held: Sequence[Held], *, delay: timedelta) -> None:

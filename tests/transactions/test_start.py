@@ -26,8 +26,12 @@ from saga_core import (
     StoreUnavailableError,
     open_store,
 )
+from saga_core.records import Held
+from saga_core.transactions import lender_of
 from saga_testing import MemoryStore
 from saga_testing.conformance import Business
+from saga_testing.conformance.sagas import HOUR, ME, leased
+from saga_testing.conformance.waiters import queued
 from saga_testing.servers import PostgresqlServer
 from tests.behaviour.cast import Story, definition
 from tests.sql.models import create_tables, sagas_of
@@ -242,6 +246,25 @@ async def test_saga_queues_from_within_a_callers_transaction(
     assert same == one
     assert await shop.orchestrator.run_due() == 2
     assert await shop.status(two) is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("harness", ["postgresql", "sql-postgresql"], indirect=True)
+async def test_open_transaction_puts_off_the_renewal_of_the_saga_it_is_queued_behind_alone(
+    store: SagaStore, business: Business
+) -> None:
+    """On SQLite a transaction that has written is the only one to write at all."""
+    holder, other = leased(aggregation_id="key"), leased()
+    for new in (holder, other):
+        await store.create(new)
+    held = [Held(new.saga_id, 1) for new in (holder, other)]
+    lost = Held(holder.saga_id, 2)
+    async with business.session() as session:
+        behind = queued("key")
+        await lender_of(store, "this rule").create_in(session, behind)
+        async with asyncio.timeout(5):
+            assert await store.renew(ME, held, HOUR) == {holder.saga_id: None, other.saga_id: 0}
+            assert await store.renew(ME, [lost], HOUR) == {}
+    assert await store.renew(ME, held, HOUR) == {holder.saga_id: 0, other.saga_id: 0}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
