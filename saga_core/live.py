@@ -76,6 +76,8 @@ class LiveSaga:
                 self.timing = Timing.of(record)
         except PayloadError as error:
             self._unreadable = error
+        self.transactions_lost = 0
+        """How many transactions of the current step have been lost in a row."""
         self.signals = record.signals
         self.seen = record.seen
         self.driving = record.state.status not in _RESTING and not record.state.is_paused

@@ -49,6 +49,10 @@ def works_in_transaction(live: LiveSaga) -> bool:
     return step_id is not None and live.definition.step(step_id).transaction
 
 
+MOST_LOST = 3
+"""So many transactions of a step are lost in a row until its attempt has failed."""
+
+
 class _NotCommittedError(Exception):
     """The transaction was lost before it was committed: nothing of it has happened.
 
@@ -74,8 +78,9 @@ class Transactions:
         """Run a step; return what is still to be committed, outside, if anything is.
 
         A failed attempt is rolled back and left to the caller to record. What has gone well is
-        handed to `commit` with the way to write it; what cannot be committed, or was lost on its
-        way, is a failed attempt: done once more for nothing, the step would be done for ever.
+        handed to `commit` with the way to write it. A transaction that was lost on its way is as
+        if it had never been: None, and the step is done once more. The third in a row is a failed
+        attempt, as one that cannot be committed is: there may be a reason that does not pass.
         """
         lender = self._lender
         assert lender is not None  # noqa: S101 - `register` has seen to it
@@ -90,12 +95,20 @@ class Transactions:
                     lent.end()
                     live.transaction = None
                 if happened is None or isinstance(happened, FAILURES):
+                    live.transactions_lost = 0
                     return happened
                 await commit(live, happened, lambda change: self._write(transaction, stack, change))
+                live.transactions_lost = 0
                 return None
         except TransactionFailedError as error:
             return _failed(live, step_id, error)
         except _NotCommittedError as lost:
+            live.transactions_lost += 1
+            if live.transactions_lost < MOST_LOST:
+                if live.state.direction is Direction.FORWARD:
+                    live.forget(step_id)
+                return None
+            live.transactions_lost = 0
             return _failed(live, step_id, lost.__cause__ or lost)
 
     async def _write(

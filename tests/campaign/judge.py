@@ -218,10 +218,11 @@ class _Trial:
         """Take what was done in a transaction that was lost for a failed attempt."""
         self.met["lost"] += 1
         steps = self.plan.steps
-        mine = (each for each in self.executions.values() if each.began.worker == worker)
-        *_, last = (each for each in mine if steps[each.began.step].transaction)
-        last.outcome = Outcome.FAIL
-        self.met["lost transactions"] += 1
+        mine = [each for each in self.executions.values() if each.began.worker == worker]
+        lent = [each for each in mine if steps[each.began.step].transaction and not each.used]
+        if lent:  # else it was the time that ended a wait, and no code ran
+            lent[-1].outcome = Outcome.FAIL
+            self.met["lost transactions"] += 1
 
     def _keyed(self, began: Began) -> Iterator[str]:
         work = self.course.work_of(began)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from saga_core import (
     AwaitEvent,
     BaseStep,
-    FixedRetry,
     SagaBuilder,
     SagaDefinition,
     SagaOrchestrator,
@@ -173,7 +171,6 @@ async def test_what_follows_a_lost_transaction_is_given_what_the_next_try_put_ou
         input_map=lambda _: Booking(amount=0),
         transaction=True,
         step_id="row",
-        retry_policy=FixedRetry(max_attempts=2, delay=timedelta(0)),
     )
     builder.add_step(step=Plain([]), input_map=lambda out: out, depends_on=[first], step_id="after")
     faulty = FaultyStore(store)
