@@ -27,9 +27,16 @@ class Requests(Waiting):
             yield f"an event was taken while the saga was {self.status}"
         if self.ahead:
             yield "an event was taken before the saga began"
+        before = self._event_in_input()
         self.event = json.loads(entry.input or "null")["n"]
-        self.edited.pop(self.position, None)  # its map has looked again
+        edited = self.edited.pop(self.position, None)  # its map has looked again
+        if edited is not None or self._event_in_input() != before:
+            yield from self._leaves(entry)
         self.go_on()
+
+    def _event_in_input(self) -> int:
+        is_root = self.position == 0 or self.step.rooted
+        return self.event if is_root else 0
 
     def _skipped(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_forward(entry)
