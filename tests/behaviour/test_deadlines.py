@@ -76,8 +76,9 @@ async def test_step_that_runs_at_the_deadline_is_cancelled_and_the_saga_rolled_b
     assert [each.saga_id for each in found.sagas] == [after.saga_id]
 
 
-@pytest.mark.usefixtures("stopwatch")
-async def test_step_in_a_thread_is_told_at_the_deadline(store: SagaStore) -> None:
+async def test_step_in_a_thread_is_told_at_the_deadline(
+    store: SagaStore, stopwatch: Stopwatch
+) -> None:
     story = Story()
 
     def wait(_: Number, ctx: Any) -> None:
@@ -85,6 +86,7 @@ async def test_step_in_a_thread_is_told_at_the_deadline(store: SagaStore) -> Non
         while not ctx.cancelled and time.monotonic() < until:
             time.sleep(0.002)
         story.log.append(f"cancelled={ctx.cancelled}")
+        stopwatch.seconds = SOON.total_seconds()
 
     one = saga(store, story.threaded(wait), story.step(), retry_policy=retry(5))
     after = await one.run(deadline=SOON)

@@ -47,7 +47,7 @@ def went_back_before_the_pivot(patch: Patch) -> None:
 
 @bug("forgets that step_.* may have been done as it stood")
 def old_input_forgotten(patch: Patch) -> None:
-    patch.setattr(amending, "_left_behind", lambda *_: ())
+    patch.setattr(amending, "left_behind", lambda *_: ())
 
 
 @bug("was given output|by its history it is|was left at")
