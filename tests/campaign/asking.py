@@ -91,6 +91,7 @@ class Requests(Waiting):
         if not self.paused:
             yield f"the saga was resumed while it was {self.status}, and not paused"
         self.paused = False
+        self.dated = self.dated or entry.output is not None  # it says when a retry is due
 
     def _input_edited(self, entry: NewEntry, last: Execution | None) -> Iterator[str]:
         yield from self.needs_forward(entry)
