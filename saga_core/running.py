@@ -49,6 +49,8 @@ async def run_due(engine: SagaEngine, *, limit: int) -> int:
                 driver.cancel()
             await asyncio.wait(drivers)
             raise
+        for driver in drivers:
+            driver.exception()  # seen by us, also where it is another's that is raised
         outcomes = [driver.result() for driver in drivers]
         moved = outcomes.count(TakenUp.DRIVEN)
         if not moved and TakenUp.REFUSED not in outcomes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,26 @@ async def test_start_whose_creation_was_lost_leaves_the_saga_to_another_start_of
         assert {await lost, await other} == {chosen}
     assert (await one.see(chosen)).status is SagaStatus.COMPLETED
     assert story.log == ["do step_0"]
+
+
+async def test_ends_of_several_drivers_are_all_seen(
+    store: SagaStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only one can be raised; no other is reported as lost once it is garbage."""
+
+    class Gone(BaseException):
+        pass
+
+    async def goes(_: Number, __: Any) -> None:
+        raise Gone
+
+    one = saga(store, Story().step(goes))
+    for _ in range(3):
+        await one.start(wait=False)
+    with pytest.raises(Gone):
+        await one.orchestrator.run_due()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_holder_that_cannot_reach_the_store_stops_before_its_lease_ends(
