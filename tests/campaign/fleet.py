@@ -348,12 +348,14 @@ class Fleet(Lanes):
         stuck = self.status is SagaStatus.STUCK and not self.moves
         if self.status.is_terminal or stuck:
             yield f"the saga was paused while it was {self.status}"
+        self.dated = '"at"' in (entry.output or "")
         self.paused = True
 
     def _whole_resumed(self, entry: NewEntry, lane: Lane | None) -> Iterator[str]:
         if not self.paused:
             yield "the saga was resumed, and was not paused"
         self.paused = False
+        self.vague = self.dated
 
     def _input_edited(self, entry: NewEntry, lane: Lane, last: Execution | None) -> Iterator[str]:
         if self.rolling or not lane.is_open or self.status.is_terminal:

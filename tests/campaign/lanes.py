@@ -93,6 +93,9 @@ class Lanes:
         self.asked_for: dict[int, int] = {}
         self.rolling = False
         self.paused = False
+        self.dated = self.vague = False
+        """Whether a pause names a time of day, which does not move with the saga, and whether the
+        commit at hand has taken that up again."""
         self.ahead = False
         self.aborted = False
         self.was_failing = False
@@ -361,7 +364,8 @@ class Lanes:
         """Judge when a saga that nobody drives is looked at again."""
         if self.paused or self.ahead or self.last is None or self.last.status.is_terminal:
             return
-        if self.last.status is SagaStatus.STUCK:
+        vague, self.vague = self.vague, False
+        if self.last.status is SagaStatus.STUCK or vague:
             return
         late = self.latest - self.earliest
         ends = [
