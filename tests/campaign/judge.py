@@ -353,8 +353,8 @@ _RESTS = (SagaStatus.STUCK, SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaSt
 
 _EVENTS = (SignalKind.EVENT, SignalKind.TYPED_EVENT)
 
-_DUE_AT_ONCE = (EntryKind.COMMAND_IGNORED, EntryKind.RESUMED)
-"""After these a driver may look how long a wait still lasts."""
+_DUE_AT_ONCE = (EntryKind.COMMAND_IGNORED, EntryKind.RESUMED, EntryKind.INPUT_EDITED)
+"""After these a driver may look how long a wait still lasts, or whether a saga has to begin."""
 
 _LEAVES = {
     "notify": EntryKind.EVENT,
