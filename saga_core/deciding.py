@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from saga_core.codec import encode_json
 from saga_core.definition import SagaDefinition, StepSpec
 from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Failure, Operator
@@ -19,6 +20,7 @@ __all__ = [
     "require",
     "require_unpaused",
     "rest",
+    "retry_fact",
     "try_again",
     "void_deadline",
 ]
@@ -84,3 +86,11 @@ def rest(state: SagaState, history: tuple[NewEntry, ...]) -> Decision:
 def try_again(state: SagaState, entry: NewEntry, delay: timedelta) -> Decision:
     """Drive on after a delay, at once if there is none."""
     return Decision(state=state, history=(entry,), drive=not delay, due=Due(delay=delay))
+
+
+def retry_fact(state: SagaState, at: datetime) -> str:
+    """Return the output of an entry that keeps when the current step is tried again.
+
+    `kept_retry` reads it, as long as the saga's token is the same.
+    """
+    return encode_json({"retry_at": at.isoformat(), "token": str(state.token)}, what="retry")

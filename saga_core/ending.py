@@ -30,7 +30,7 @@ from saga_core.outputs import Outputs
 from saga_core.pending import PendingEnd
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import Direction, EntryKind, Hook, SagaStatus
-from saga_core.timing import AT_START
+from saga_core.timing import AT_START, is_unbegun
 
 __all__ = ["Unwound", "conclude", "end", "get_stuck", "hook_over", "instead_of_hook"]
 
@@ -43,9 +43,8 @@ def end(state: SagaState, status: SagaStatus, history: tuple[NewEntry, ...]) -> 
     if status is SagaStatus.STUCK:
         ended = replace(state, status=status, waiting_for=None)
     else:
-        before = state.is_queued or state.waiting_for == AT_START
-        unbegun = status is SagaStatus.FAILED and before
-        waiting_for = AT_START if unbegun else None
+        keeps = status is SagaStatus.FAILED and is_unbegun(state)
+        waiting_for = AT_START if keeps else None
         ended = replace(state, status=status, active=False, token=None, waiting_for=waiting_for)
     return Decision(state=ended, history=history, drive=False, due=None, ends=True)
 

@@ -23,7 +23,7 @@ from saga_core.happening import (
 )
 from saga_core.records import NewEntry, SagaState
 from saga_core.status import EntryKind, Hook, SagaStatus
-from saga_core.timing import is_unbegun
+from saga_core.timing import is_in_begun_hook
 
 __all__ = [
     "advance",
@@ -174,8 +174,7 @@ def fail_for_good(
     history: tuple[NewEntry, ...],
 ) -> Decision:
     """Turn back, end as FAILED or get stuck: the step will not be tried again by itself."""
-    in_hook = state.in_hook and not is_unbegun(state)
-    if in_hook or definition.is_past_pivot(outputs):
+    if is_in_begun_hook(state) or definition.is_past_pivot(outputs):
         return get_stuck(state, failure, history)
     if failure.unrecordable and not _undone_without_output(definition, state):
         # A rollback would skip a step that has happened, so a person has to look at it.

@@ -22,7 +22,7 @@ from saga_core.live import LiveSaga
 from saga_core.names import check_aggregation_id, check_label, check_saga_id, check_token
 from saga_core.records import SagaRecord, SagaState, Signal
 from saga_core.status import Direction, SagaStatus, SignalKind
-from saga_core.timing import AT_START
+from saga_core.timing import AT_START, is_unbegun
 from saga_core.versions import as_driven
 from saga_core.waking import awaited_models
 
@@ -209,10 +209,8 @@ class _Call:
         resting = state.status is (SagaStatus.SUSPENDED if forward else SagaStatus.COMPENSATING)
         if live.rests.knows(self.event_id):
             return NotifyReason.DUPLICATE
-        untouched = (
-            state.is_queued or state.waiting_for == AT_START
-        )  # no step has had the token yet
-        if not resting or state.is_paused or untouched or not (forward or awaits):
+        # Of a saga that is yet to begin no step has had the token.
+        if not resting or state.is_paused or is_unbegun(state) or not (forward or awaits):
             return NotifyReason.NOT_SUSPENDED
         if state.token != self._token:
             return NotifyReason.STALE_TOKEN

@@ -166,8 +166,11 @@ class Crew:
                 self._run(step_id, self._views[step_id], left=left)
 
     def _is_cancelling(self) -> bool:
-        if self._live.definition.on_branch_failure == "finish":
-            return False
+        return self._live.definition.on_branch_failure == "cancel" and self._is_failing
+
+    @property
+    def _is_failing(self) -> bool:
+        """Whether a step has failed for good and the others are to be stopped, or let end."""
         forward = self._live.state.direction is Direction.FORWARD
         return forward and any(branch.is_given_up for branch in self.branches.values())
 
@@ -199,9 +202,7 @@ class Crew:
     async def _ran(self, view: LiveSaga) -> Happened | None:
         """Run a step whose transaction stays open: a wait that is not kept must leave no trace."""
         happened = await self._engine.runner.run(view)
-        forward = self._live.state.direction is Direction.FORWARD
-        failing = any(branch.is_given_up for branch in self.branches.values())
-        return BranchLeft() if isinstance(happened, Waits) and forward and failing else happened
+        return BranchLeft() if isinstance(happened, Waits) and self._is_failing else happened
 
     async def _record(self, view: LiveSaga, happened: Happened, write: Write) -> None:
         """Record what a step came to in its own transaction."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from saga_core.codec import decode_json, encode_json
-from saga_core.deciding import go_on, require, rest
+from saga_core.deciding import go_on, require, rest, retry_fact
 from saga_core.errors import SagaStateError
 from saga_core.happening import Decision, Operator, Pause, PauseRequested, ResumeRequested
 from saga_core.records import DUE_NOW, RESUME, Due, HistoryEntry, NewEntry, SagaState
@@ -64,8 +64,7 @@ def resume_requested(state: SagaState, asked: ResumeRequested) -> Decision:
         # In a wait a driver looks what came meanwhile, and how long it still lasts.
         return go_on(before, (entry,))
     if pause.due.at is not None:  # else an event that comes before would have it counted from now
-        parts = {"retry_at": pause.due.at.isoformat(), "token": str(state.token)}
-        entry = replace(entry, output=encode_json(parts, what="retry"))
+        entry = replace(entry, output=retry_fact(state, pause.due.at))
     return Decision(before, (entry,), drive=False, due=pause.due)
 
 

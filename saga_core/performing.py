@@ -140,9 +140,7 @@ class StepRunner:
         except PayloadError as error:
             return Undecodable(failure_of(error))
         shape = spec.signature.execute
-        out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
-        while isinstance(out, (AwaitEvent, Sleep)) and goes_on(live, spec, out):
-            out = await self._call(live, spec.step.execute, shape, (inp,), spec.timeout)
+        out = await self._enter(live, spec.step.execute, shape, (inp,), spec.timeout)
         if isinstance(out, (AwaitEvent, Sleep)):
             return wait_again(live, spec, out, self._limits)
         try:
@@ -174,9 +172,7 @@ class StepRunner:
         shape = signature.compensate
         assert shape is not None  # noqa: S101 - decide chose a step that can be undone
         limit = spec.compensation_timeout
-        wish = await self._call(live, spec.step.compensate, shape, (inp, out), limit)
-        while isinstance(wish, (AwaitEvent, Sleep)) and goes_on(live, spec, wish):
-            wish = await self._call(live, spec.step.compensate, shape, (inp, out), limit)
+        wish = await self._enter(live, spec.step.compensate, shape, (inp, out), limit)
         if isinstance(wish, (AwaitEvent, Sleep)):
             return wait_again(live, spec, wish, self._limits)
         return Compensated(uuid4())
@@ -193,6 +189,21 @@ class StepRunner:
         except Exception as error:
             return CompensationFailed(failure_of(error), 0.0)
         return Probed(output, uuid4())
+
+    async def _enter(
+        self,
+        live: LiveSaga,
+        function: Callable[..., Any],
+        shape: Any,
+        arguments: tuple[Any, ...],
+        limit: timedelta | None,
+    ) -> Any:
+        """Call a method that may ask to wait; again for each such wait that is over already."""
+        spec = live.definition.step(live.state.step_id or "")
+        while True:
+            out = await self._call(live, function, shape, arguments, limit)
+            if not isinstance(out, (AwaitEvent, Sleep)) or not goes_on(live, spec, out):
+                return out
 
     async def _call(
         self,

@@ -28,6 +28,7 @@ __all__ = [
     "check_deadline_length",
     "deadline_applies",
     "input_begun_with",
+    "is_in_begun_hook",
     "is_unbegun",
 ]
 
@@ -139,14 +140,18 @@ def is_unbegun(state: SagaState) -> bool:
     return state.is_queued or state.waiting_for == AT_START
 
 
+def is_in_begun_hook(state: SagaState) -> bool:
+    """Tell whether a saga is in a hook, and not only to begin with one."""
+    return state.in_hook and not is_unbegun(state)
+
+
 def deadline_applies(state: SagaState) -> bool:
     """Tell whether a deadline stops a saga in this state: in forward work that nobody holds back.
 
     Not in a rollback, not in a hook that has begun, and not while a person is asked for.
     """
     forward = state.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED)
-    in_hook = state.in_hook and not is_unbegun(state)
-    return forward and not state.is_paused and not in_hook
+    return forward and not state.is_paused and not is_in_begun_hook(state)
 
 
 def check_beginning(start_at: object, delay: object) -> Moment | None:

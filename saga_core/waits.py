@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from saga_core.codec import encode_json
-from saga_core.deciding import go_on
+from saga_core.deciding import go_on, retry_fact
 from saga_core.errors import SagaStateError
 from saga_core.happening import WORKER_LOST, Decision, Waits, WaitsOn, Woken
 from saga_core.records import NewEntry, SagaState
@@ -34,15 +33,11 @@ def wait(state: SagaState, asked: Waits) -> Decision:
 
 def wait_on(state: SagaState, asked: WaitsOn) -> Decision:
     """Go on resting: what has come, if anything has, does not end the wait."""
-    fact = None
-    if asked.retry_at is not None:
-        parts = {"retry_at": asked.retry_at.isoformat(), "token": str(state.token)}
-        fact = encode_json(parts, what="retry")
     entry = NewEntry(
         kind=EntryKind.COMMAND_IGNORED,
         step_id=state.step_id,
         attempt=state.attempt,
-        output=fact,
+        output=None if asked.retry_at is None else retry_fact(state, asked.retry_at),
         reason=f"{told_of(state, asked.events)}; still waiting for {_rest(state)}",
     )
     return Decision(state=_at_rest(state), history=(entry,), drive=False, due=asked.due)
