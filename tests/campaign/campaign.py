@@ -18,11 +18,10 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
 from saga_core import Capability, intervention, running, writing
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
+from tests.campaign.drawing import LOT, drawn
 from tests.campaign.judge import judge, tally
 from tests.campaign.ledger import Ledger
 from tests.campaign.plan import SagaPlan, sagas
@@ -30,7 +29,7 @@ from tests.campaign.stage import Killed
 from tests.campaign.telling import tell
 from tests.campaign.world import play
 
-__all__ = ["Campaign", "Verdict", "patient", "plans", "tallied"]
+__all__ = ["Campaign", "Verdict", "patient", "tallied"]
 
 EVERYDAY = 300
 FULL = 5000
@@ -39,9 +38,6 @@ EVERYDAY_SEED = 2026
 
 AT_ONCE = 40
 """Sagas that are played side by side."""
-
-LOT = 25
-"""Sagas that are drawn together."""
 
 TEST = "tests/campaign/test_campaign.py::test_every_saga_ends_as_it_should"
 
@@ -83,7 +79,7 @@ class Campaign:
 
     async def run(self, store: SagaStore, harness: StoreHarness) -> list[Verdict]:
         """Play all sagas; return a verdict on each."""
-        chosen = list(enumerate(plans(self.seed, self.size, self.only)))
+        chosen = list(enumerate(drawn(sagas(), str(self.seed), self.size, self.only)))
         if self.only is not None:
             chosen = [(self.only, chosen[self.only % LOT][1])]
         verdicts: list[Verdict] = []
@@ -143,34 +139,6 @@ def tallied(verdicts: Sequence[Verdict]) -> Counter[str]:
     for verdict in verdicts:
         total += tally(verdict.plan, verdict.ledger)
     return total
-
-
-def plans(number: int, size: int, only: int | None = None) -> list[SagaPlan]:
-    """Return the plans that Hypothesis draws for a seed, or the lot in which is `only`.
-
-    Drawn in small lots, because within one lot many resemble each other.
-    """
-    lots = range(-(-size // LOT)) if only is None else [only // LOT]
-    return [plan for lot in lots for plan in _lot(f"{number}/{lot}", min(LOT, size - lot * LOT))]
-
-
-def _lot(name: str, size: int) -> list[SagaPlan]:
-    drawn: list[SagaPlan] = []
-
-    @seed(name)
-    @settings(
-        max_examples=size,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(sagas())
-    def draw(plan: SagaPlan) -> None:
-        drawn.append(plan)
-
-    draw()
-    return drawn
 
 
 @contextmanager

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,16 +25,15 @@ from tests.campaign.cast import (
     Slip,
     definition,
 )
-from tests.campaign.ledger import Aged, Asked, Call, Endless, Ledger, Replied
+from tests.campaign.crowd import WORKERS, Crowd
+from tests.campaign.ledger import Aged, Call, Endless, Ledger
 from tests.campaign.plan import Deal, Move, SagaPlan, WaitPlan
-from tests.campaign.stage import PROCESS, Cue, Killed, Point, Process, Stage
+from tests.campaign.stage import Cue, Process, Stage
 
 __all__ = ["AGE", "World", "play"]
 
 AGE = timedelta(hours=2)
 """What passes at once: more than any lease or delay."""
-
-WORKERS = 3
 
 FITTING = 4
 """The pick with which an event is sent that fits what the saga waits for."""
@@ -69,7 +66,7 @@ _NAMING = (Deal.RETRY, Deal.SKIP, Deal.EDIT, Deal.SKIP_UNDO)
 Age = Callable[[UUID, timedelta], Awaitable[None]]
 
 
-class World:
+class World(Crowd):
     """One saga, the processes that drive it, and a person at a console."""
 
     def __init__(
@@ -78,15 +75,10 @@ class World:
         self.plan = plan
         self.saga_id = uuid4()
         self.kind = f"saga-{self.saga_id}"
-        self._store = store
         self._age = age
-        self._stage = Stage()
-        self._definition = definition(plan, Script(plan, self._stage, self._book(business)))
-        self._numbers = count(1)
-        self._lives = count(1)
-        self._workers = [self._process(f"worker {number}") for number in range(WORKERS)]
-        self._person = self._process("person")
-        self._tasks: dict[asyncio.Task[Any], Process] = {}
+        stage = Stage()
+        made = definition(plan, Script(plan, stage, self._book(business)))
+        super().__init__(stage, store, {self.kind: made})
         self._plans: list[Move] = []
         """What the person has in mind."""
         self._sent: list[str] = []
@@ -198,52 +190,10 @@ class World:
                 return self._plans.pop(number)
         return None
 
-    def _picked(self, pick: int) -> Point | None:
-        points = [point for point in self._stage.points if not point.cue.done()]
-        return points[pick % len(points)] if points else None
-
-    def _cue(self, point: Point | None, cue: Cue) -> None:
-        if point is not None and not point.cue.done():
-            point.cue.set_result(cue if point.is_call else Cue.GO)
-
-    def _crash(self, point: Point | None, *, applied: bool) -> None:
-        if point is None:
-            return
-        if applied and point.is_call:
-            self._cue(point, Cue.CRASH_APPLIED)
-        else:
-            self._stage.kill(point.process)
-
     async def _pass_time(self) -> None:
         if self._current() is not None:
             await self._age(self.saga_id, AGE)
             self._stage.tell(Aged(AGE))
-
-    # --- who is there ---------------------------------------------------------------------------
-
-    def _process(self, name: str) -> Process:
-        name = f"{name}.{next(self._lives)}"
-        return Process(self._stage, name, self._store, {self.kind: self._definition})
-
-    def _living(self, process: Process) -> Process:
-        """Return the process, or the one that was started when it had died."""
-        if not process.dead:
-            return process
-        successor = self._process(process.name.split(".")[0])
-        if process is self._person:
-            self._person = successor
-        else:
-            self._workers[self._workers.index(process)] = successor
-        return successor
-
-    def _idle_worker(self, pick: int) -> Process:
-        busy = set(self._running().values())
-        order = self._workers[pick % WORKERS :] + self._workers[: pick % WORKERS]
-        return next((worker for worker in order if worker not in busy), order[0])
-
-    def _running(self) -> dict[asyncio.Task[Any], Process]:
-        self._tasks = {task: who for task, who in self._tasks.items() if not task.done()}
-        return self._tasks
 
     def _current(self) -> SagaStatus | None:
         """Return where the saga stands by the last write that the store accepted."""
@@ -268,30 +218,6 @@ class World:
                 self._branches.pop(entry.step_id or "", None)
 
     # --- what they do ---------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        process: Process,
-        what: str,
-        call: Callable[[int], Coroutine[Any, Any, Any]],
-        step: int | None = None,
-    ) -> None:
-        number = next(self._numbers)
-
-        async def asking() -> None:
-            self._stage.tell(Asked(process.worker, number, what, step))
-            answer, error = None, None
-            try:
-                answer = await call(number)
-            except Killed:
-                return
-            except Exception as raised:
-                error = raised
-            self._stage.tell(Replied(number, what, answer, error))
-
-        context = contextvars.copy_context()
-        context.run(PROCESS.set, process)
-        self._tasks[asyncio.create_task(asking(), context=context)] = process
 
     def _start(self, process: Process) -> None:
         process = self._living(process)

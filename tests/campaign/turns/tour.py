@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
-from tests.campaign.campaign import AT_ONCE, FULL, LOT, Campaign, patient
+from tests.campaign.campaign import AT_ONCE, FULL, Campaign, patient
+from tests.campaign.drawing import drawn
 from tests.campaign.telling import tell
 from tests.campaign.turns.judge import judge, tally
 from tests.campaign.turns.plan import QueuePlan, queues
@@ -56,7 +55,7 @@ class Tour:
 
     async def run(self, store: SagaStore, harness: StoreHarness) -> list[Verdict]:
         """Play all queues; return a verdict on each."""
-        chosen = list(enumerate(_plans(self.seed, self.size)))
+        chosen = list(enumerate(drawn(queues(), f"turns {self.seed}", self.size)))
         if self.only is not None:
             chosen = [chosen[self.only]]
         verdicts: list[Verdict] = []
@@ -99,31 +98,3 @@ def tallied(verdicts: Sequence[Verdict]) -> Counter[str]:
     for verdict in verdicts:
         total += tally(verdict.ledger)
     return total
-
-
-def _plans(number: int, size: int) -> list[QueuePlan]:
-    """Return the plans that Hypothesis draws for a seed, in small lots."""
-    return [
-        plan
-        for lot in range(-(-size // LOT))
-        for plan in _lot(f"turns {number}/{lot}", min(LOT, size - lot * LOT))
-    ]
-
-
-def _lot(name: str, size: int) -> list[QueuePlan]:
-    drawn: list[QueuePlan] = []
-
-    @seed(name)
-    @settings(
-        max_examples=size,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(queues())
-    def draw(plan: QueuePlan) -> None:
-        drawn.append(plan)
-
-    draw()
-    return drawn

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,16 +13,15 @@ from saga_core import SagaStatus
 from saga_core.records import HistoryEntry, Query, SagaRecord
 from saga_core.store import SagaStore
 from saga_testing.conformance import StoreHarness
-from tests.campaign.ledger import Aged, Asked, Call, Endless, Happening, Replied
-from tests.campaign.stage import PROCESS, Cue, Killed, Point, Process, Stage
+from tests.campaign.crowd import Crowd
+from tests.campaign.ledger import Aged, Call, Endless, Happening
+from tests.campaign.stage import Cue, Process, Stage
 from tests.campaign.turns.cast import TurnScript, definitions, kind_of
 from tests.campaign.turns.line import QueueLine
 from tests.campaign.turns.plan import Deal, Member, Move, QueuePlan
 from tests.campaign.world import AGE
 
 __all__ = ["Seen", "TurnLedger", "play"]
-
-WORKERS = 3
 
 LONGEST = 900
 """Cues after which a queue that is left in peace must have been worked off."""
@@ -49,25 +46,20 @@ class TurnLedger:
     histories: dict[UUID, tuple[HistoryEntry, ...]] = field(default_factory=dict)
 
 
-class _World:
+class _World(Crowd):
     def __init__(self, plan: QueuePlan, store: SagaStore, harness: StoreHarness) -> None:
         self._plan = plan
-        self._store = store
         self._harness = harness
-        self._stage = Stage()
         self._name = str(uuid4())
         self._key = f"key {self._name}"
         self._members = {uuid4(): member for member in plan.members}
         self._ids = list(self._members)
-        made = definitions(TurnScript(self._members, self._stage))
-        self._kinds = {f"{kind}-of-{self._name}": one for kind, one in made.items()}
+        stage = Stage()
+        made = definitions(TurnScript(self._members, stage))
+        kinds = {f"{kind}-of-{self._name}": one for kind, one in made.items()}
+        super().__init__(stage, store, kinds)
         self._begun = 0
         """How many sagas somebody has begun to start."""
-        self._numbers = count(1)
-        self._lives = count(1)
-        self._workers = [self._process(f"worker {number}") for number in range(WORKERS)]
-        self._person = self._process("person")
-        self._tasks: dict[asyncio.Task[Any], Process] = {}
         self._queue = QueueLine()
         self._read = 0
         self._helped: dict[UUID, int] = {}
@@ -126,77 +118,12 @@ class _World:
         else:
             self._look(self._idle_worker(pick))
 
-    def _picked(self, pick: int) -> Point | None:
-        points = [point for point in self._stage.points if not point.cue.done()]
-        return points[pick % len(points)] if points else None
-
-    def _cue(self, point: Point | None, cue: Cue) -> None:
-        if point is not None and not point.cue.done():
-            point.cue.set_result(cue if point.is_call else Cue.GO)
-
-    def _crash(self, point: Point | None, *, applied: bool) -> None:
-        if point is None:
-            return
-        if applied and point.is_call:
-            self._cue(point, Cue.CRASH_APPLIED)
-        else:
-            self._stage.kill(point.process)
-
     async def _pass_time(self) -> None:
         for saga_id in self._queue.states:
             await self._harness.age(saga_id, AGE)
         self._stage.tell(Aged(AGE))
 
-    # --- who is there ---------------------------------------------------------------------------
-
-    def _process(self, name: str) -> Process:
-        return Process(self._stage, f"{name}.{next(self._lives)}", self._store, self._kinds)
-
-    def _living(self, process: Process) -> Process:
-        """Return the process, or the one that was started when it had died."""
-        if not process.dead:
-            return process
-        successor = self._process(process.name.split(".")[0])
-        if process is self._person:
-            self._person = successor
-        else:
-            self._workers[self._workers.index(process)] = successor
-        return successor
-
-    def _idle_worker(self, pick: int) -> Process:
-        busy = set(self._running().values())
-        order = self._workers[pick % WORKERS :] + self._workers[: pick % WORKERS]
-        return next((worker for worker in order if worker not in busy), order[0])
-
-    def _running(self) -> dict[asyncio.Task[Any], Process]:
-        self._tasks = {task: who for task, who in self._tasks.items() if not task.done()}
-        return self._tasks
-
     # --- what they do ---------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        process: Process,
-        what: str,
-        call: Callable[[], Coroutine[Any, Any, Any]],
-        member: int | None = None,
-    ) -> None:
-        number = next(self._numbers)
-
-        async def asking() -> None:
-            self._stage.tell(Asked(process.worker, number, what, member))
-            answer, error = None, None
-            try:
-                answer = await call()
-            except Killed:
-                return
-            except Exception as raised:
-                error = raised
-            self._stage.tell(Replied(number, what, answer, error))
-
-        context = contextvars.copy_context()
-        context.run(PROCESS.set, process)
-        self._tasks[asyncio.create_task(asking(), context=context)] = process
 
     def _start(self, process: Process, number: int) -> None:
         if number >= len(self._ids):
@@ -206,7 +133,7 @@ class _World:
         saga_id = self._ids[number]
         member = self._members[saga_id]
 
-        def start() -> Coroutine[Any, Any, Any]:
+        def start(_: int) -> Coroutine[Any, Any, Any]:
             return process.orchestrator.start(
                 saga_name=f"{kind_of(member)}-of-{self._name}",
                 initial_data={"n": number},
@@ -221,7 +148,7 @@ class _World:
 
     def _look(self, process: Process) -> None:
         process = self._living(process)
-        self._ask(process, "run_due", lambda: process.orchestrator.run_due())
+        self._ask(process, "run_due", lambda _: process.orchestrator.run_due())
 
     def _command(self, deal: Deal, saga_id: UUID) -> None:
         self._person = person = self._living(self._person)
@@ -229,7 +156,7 @@ class _World:
         self._ask(
             person,
             deal.value,
-            lambda: command(saga_id, actor="person", reason="planned", wait=False),
+            lambda _: command(saga_id, actor="person", reason="planned", wait=False),
         )
 
     # --- the end --------------------------------------------------------------------------------
